@@ -5,12 +5,14 @@ Letters: U users, E events, B users of a batch. Within a user, events stand in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int16, Int32, Int64
+from scipy import sparse
 
 Clock = Literal["timestamp", "relative", "position"]
 """What `times` means: seconds since the epoch; seconds since the user's first event; only an order."""
@@ -24,7 +26,7 @@ class Histories:
     -1 where none was given.
     """
 
-    indptr: Int64[np.ndarray, "U+1"]
+    indptr: Int64[np.ndarray, " U+1"]
     items: Int32[np.ndarray, " E"]
     times: Float64[np.ndarray, " E"]
     types: Int16[np.ndarray, " E"]
@@ -71,6 +73,11 @@ class Histories:
         counts = np.where(self.lengths > 0, counts, 0)
         return self._pick(np.flatnonzero(mask), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
 
+    def without_types(self, names: Sequence[str]) -> Histories:
+        """Events of all types but `names`."""
+        out = [code for code, name in enumerate(self.event_types) if name in names]
+        return self.keep(~np.isin(self.types, out)) if out else self
+
     def drop_last(self, k: int) -> Histories:
         """Each user's history without its last `k` events."""
         return self.keep(self.ages >= k)
@@ -86,7 +93,10 @@ class Histories:
 
     def take(self, users: np.ndarray) -> Histories:
         """The histories of `users` (int [B]), in that order; a user may come twice."""
-        lengths = self.lengths[users]
+        return self.prefixes(users, self.lengths[users])
+
+    def prefixes(self, users: np.ndarray, lengths: np.ndarray) -> Histories:
+        """The first `lengths` (int [B]) events of `users` (int [B]), in that order; a user may come twice."""
         indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         index = np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths) + np.repeat(self.indptr[users], lengths)
         return self._pick(index, indptr)
@@ -96,6 +106,19 @@ class Histories:
         for start in range(0, len(self), size):
             users = np.arange(start, min(start + size, len(self)))
             yield users, self.take(users)
+
+    def save(self, path: Path) -> None:
+        """Write all columns as one .npz file."""
+        np.savez(path, **{f.name: getattr(self, f.name) for f in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Histories:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        arrays["event_types"] = tuple(map(str, arrays["event_types"]))
+        arrays["clock"] = str(arrays["clock"])
+        return cls(**arrays)
 
     def _pick(self, index: np.ndarray, indptr: np.ndarray) -> Histories:
         return replace(
@@ -107,3 +130,65 @@ class Histories:
             values=self.values[index],
             baskets=self.baskets[index],
         )
+
+
+def histories_from_events(
+    users: Int32[np.ndarray, " E"],
+    items: Int32[np.ndarray, " E"],
+    times: Float64[np.ndarray, " E"],
+    *,
+    num_users: int,
+    event_types: tuple[str, ...] = ("view",),
+    clock: Clock = "timestamp",
+    types: Int16[np.ndarray, " E"] | None = None,
+    values: Float32[np.ndarray, " E"] | None = None,
+    baskets: Int32[np.ndarray, " E"] | None = None,
+    ties: Float64[np.ndarray, " E"] | None = None,
+) -> Histories:
+    """Events in any order -> histories: by user, then time, then `ties` if given, then input order.
+
+    Users are rows 0..num_users-1; those without an event get an empty history.
+    """
+    counts = np.bincount(users, minlength=num_users)
+    order = time_order(users, times, ties, num_users)
+    return Histories(
+        indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        items=items[order],
+        times=times[order],
+        types=np.zeros(len(users), np.int16) if types is None else types[order],
+        values=np.full(len(users), np.nan, np.float32) if values is None else values[order],
+        baskets=np.full(len(users), -1, np.int32) if baskets is None else baskets[order],
+        event_types=event_types,
+        clock=clock,
+    )
+
+
+def time_order(
+    users: np.ndarray, times: np.ndarray, ties: np.ndarray | None, num_users: int
+) -> Int64[np.ndarray, " E"] | slice:
+    """The stable order that sorts events by user, then time, then `ties`; a slice where they are sorted already."""
+    if ties is not None:
+        return _then_by_user(np.lexsort((ties, times)), users, num_users)
+    falls = times[1:] < times[:-1]
+    if not falls.any():
+        return _by_user(users, num_users)
+    if (users[1:] >= users[:-1]).all() and not (falls & (users[1:] == users[:-1])).any():
+        return slice(None)
+    return _then_by_user(np.argsort(times, kind="stable"), users, num_users)
+
+
+def _then_by_user(by_time: np.ndarray, users: np.ndarray, num_users: int) -> Int64[np.ndarray, " E"]:
+    return np.asarray(by_time[_by_user(users[by_time], num_users)])
+
+
+def _by_user(users: np.ndarray, num_users: int) -> Int64[np.ndarray, " E"]:
+    """A stable counting sort: turning one-event columns into rows takes one pass in C, not a sort."""
+    # In one line, so that the one-event columns are freed before the order is widened.
+    order = _one_a_column(users, num_users).tocsr().indices
+    return np.asarray(order, np.int64)
+
+
+def _one_a_column(rows: np.ndarray, num_rows: int) -> sparse.csc_array:
+    num_columns = len(rows)
+    ends = np.arange(num_columns + 1, dtype=np.int32 if num_columns < 2**31 - 1 else np.int64)
+    return sparse.csc_array((np.ones(num_columns, np.int8), rows, ends), shape=(num_rows, num_columns))

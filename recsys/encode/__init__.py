@@ -1,0 +1,1 @@
+"""Texts and histories to vectors."""

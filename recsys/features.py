@@ -1,0 +1,76 @@
+"""From matcher scores and context to the ranker's rows. One ordered list of names, one function, for training and serving.
+
+A relative signal is seen as its share of the best candidate's (`_norm`) and as its place among the candidates (`_rank`); an
+absolute one as it is and as its place. Places count strictly better candidates, so ties share a place and no order of
+rows or ids can leak into a feature.
+
+Letters: B users, K candidates, S signals of all matchers together, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from recsys.match import Reading, Signal, States
+
+CONTEXT = ("context_length", "context_gap", "context_variety", "context_found_by", "context_cold")
+
+
+def feature_names(signals: Sequence[Signal]) -> tuple[str, ...]:
+    """FEATURES for these signals, in the order of the columns."""
+    values = [s.name if s.absolute else f"{s.name}_norm" for s in signals]
+    return (*values, *(f"{s.name}_rank" for s in signals), *CONTEXT)
+
+
+def read_scores(readings: Sequence[Reading], candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
+    """Every matcher's signals side by side; 0 for padding."""
+    return np.concatenate([reading.score(candidates) for reading in readings], axis=-1)
+
+
+def build_features(
+    signals: Sequence[Signal],
+    states: States,
+    candidates: Int32[np.ndarray, "B K"],
+    scores: Float32[np.ndarray, "B K S"],
+    num_fitted: int,
+) -> Float32[np.ndarray, "B K F"]:
+    """The ranker's rows; rows of padding candidates (-1) are to be left out. `num_fitted`: items known at the fit."""
+    valid = candidates >= 0
+    absolute = np.array([s.absolute for s in signals])
+    best = np.where(valid[..., None], scores, 0.0).max(axis=1, keepdims=True)
+    values = np.where(absolute, scores, scores / np.maximum(best, 1e-9))
+    places = np.stack([competition_rank(scores[..., s], valid) for s in range(len(signals))], axis=-1)
+    found = [s.proposes > 0 for s in signals]
+    found_by = ((scores > 0) & (places < 50))[..., found].sum(axis=-1)
+    context = np.broadcast_to(_context(states)[:, None], (*candidates.shape, 3))
+    cold = candidates >= num_fitted
+    return np.concatenate([values, places, context, found_by[..., None], cold[..., None]], axis=-1).astype(np.float32)
+
+
+def competition_rank(
+    scores: Float32[np.ndarray, "B K"], valid: Bool[np.ndarray, "B K"]
+) -> Float32[np.ndarray, "B K"]:
+    """How many valid candidates of the row score strictly higher."""
+    masked = np.where(valid, scores, -np.inf)
+    order = np.argsort(-masked, axis=1, kind="stable")
+    ordered = np.take_along_axis(masked, order, axis=1)
+    fresh = np.ones(ordered.shape, bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    first = np.maximum.accumulate(np.where(fresh, np.arange(ordered.shape[1]), 0), axis=1)
+    ranks = np.empty_like(first)
+    np.put_along_axis(ranks, order, first, axis=1)
+    return ranks.astype(np.float32)
+
+
+def _context(states: States) -> Float32[np.ndarray, "B 3"]:
+    """log length, log seconds since the last event, share of distinct items among the last 100 events."""
+    histories = states.histories
+    since = np.where(histories.lengths > 0, states.now - histories.last_times, 0.0)
+    recent = histories.last(100)
+    pairs = np.unique(np.stack([recent.users, recent.items]), axis=1)
+    distinct = np.bincount(pairs[0], minlength=len(histories))
+    variety = distinct / np.maximum(recent.lengths, 1)
+    return np.stack([np.log1p(histories.lengths), np.log1p(np.maximum(since, 0.0)), variety], axis=1).astype(np.float32)

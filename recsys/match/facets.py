@@ -1,0 +1,88 @@
+"""Facets in common: the category path, and the head of the title, which in shops is mostly the brand or the series.
+
+Equality with the last item, and the share of the last 10 that are equal. A facet that is empty equals nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from recsys.encode.items import ItemTable
+from recsys.match import Corpus, Signal, States
+from recsys.memory.keys import latest_items
+from recsys.types import Item
+
+WINDOW = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """`codes` [N, 2]: category path and title head as numbers, 0 for none; `known` maps the words of each to numbers."""
+
+    codes: Int32[np.ndarray, "N 2"]
+    known: tuple[dict[str, int], dict[str, int]]
+    name: ClassVar[str] = "facets"
+    signals: ClassVar[tuple[Signal, ...]] = tuple(
+        Signal(f"facets_{facet}_{span}", absolute=True) for facet in ("category", "head") for span in ("last", "share")
+    )
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> Self:
+        return cls.of(corpus.items)
+
+    @classmethod
+    def of(cls, items: ItemTable) -> Self:
+        words = [facets_of(item) for item in items.catalogue.items]
+        known: tuple[dict[str, int], dict[str, int]] = ({"": 0}, {"": 0})
+        codes = [[known[f].setdefault(pair[f], len(known[f])) for f in (0, 1)] for pair in words]
+        return cls(np.array(codes, np.int32).reshape(-1, 2), known)
+
+    def read(self, states: States) -> FacetsReading:
+        return FacetsReading(self, states)
+
+    def rows(self, items: ItemTable, rows: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape 2"]:
+        """Facet numbers of item rows; words never met before get -2, which equals no number."""
+        out = self.codes[np.clip(rows, 0, max(len(self.codes) - 1, 0))] if len(self.codes) else np.zeros((*rows.shape, 2))
+        out = np.where((rows >= 0)[..., None], out, 0).astype(np.int32)
+        for place in np.argwhere(rows >= len(self.codes)):
+            words = facets_of(items.item(int(rows[tuple(place)])))
+            out[tuple(place)] = [self.known[f].get(words[f], -2) for f in (0, 1)]
+        return out
+
+    def save(self, folder: Path) -> None:
+        """Nothing to keep: the catalogue says it all."""
+
+    @classmethod
+    def load(cls, folder: Path, items: ItemTable) -> Self:
+        return cls.of(items)
+
+
+@dataclass(frozen=True, slots=True)
+class FacetsReading:
+    """Reads lazily: it proposes nothing, and scores only the candidates asked for."""
+
+    matcher: Facets
+    states: States
+
+    def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B 0"]:
+        return np.full((len(allowed), 0), -1, np.int32)
+
+    def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
+        latest = latest_items(self.states.histories, WINDOW)
+        past = self.matcher.rows(self.states.items, latest)[:, None]
+        facets = self.matcher.rows(self.states.items, candidates)[:, :, None]
+        equal = (facets == past) & (facets != 0) & (candidates >= 0)[:, :, None, None]
+        share = equal.sum(axis=2) / np.maximum((latest >= 0).sum(axis=1), 1)[:, None, None]
+        both = np.stack([equal[:, :, 0], share], axis=-1)
+        return both.reshape(*candidates.shape, len(self.matcher.signals)).astype(np.float32)
+
+
+def facets_of(item: Item) -> tuple[str, str]:
+    """(category path, title head) in lower case; a `brand` attribute stands in for the head where there is one."""
+    words = item.attributes.get("brand", "").split() or item.title.split()
+    return " > ".join(item.categories).lower(), words[0].lower() if words else ""

@@ -1,0 +1,87 @@
+"""Popularity with time decay: what everybody meets now, this month, ever.
+
+Events are counted in bins of time; a read at time t weighs bin j by 2^(-(t - j) / half_life) over the bins that ended
+before t, so it never sees the bin it stands in or later ones, whatever the matcher was fitted on. Where the data has no
+absolute clock everything falls into one bin and the decayed forms equal the count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float32, Float64, Int64
+
+from recsys.data.histories import Histories
+from recsys.encode.items import ItemTable
+from recsys.match import Corpus, DenseReading, Signal, States
+
+DAY_S = 86_400.0
+MAX_BINS = 4_096
+HALF_LIVES_S = (90 * DAY_S, 7 * DAY_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Popularity:
+    """Event counts by time bin and item: sparse [T, N]; `origin_s` is the start of bin 0, `width_s` a bin's length."""
+
+    counts: sp.csr_matrix
+    origin_s: float
+    width_s: float
+    name: ClassVar[str] = "popularity"
+    signals: ClassVar[tuple[Signal, ...]] = (
+        Signal("popularity_ever", absolute=True, proposes=20),
+        Signal("popularity_season", proposes=20),
+        Signal("popularity_week", proposes=40),
+    )
+
+    @classmethod
+    def fit(cls, corpus: Corpus) -> Self:
+        bins, origin_s, width_s = _bins(corpus.histories)
+        shape = (int(bins.max(initial=0)) + 1, len(corpus.items))
+        ones = np.ones(len(bins), np.float32)
+        counts = sp.csr_matrix((ones, (bins, corpus.histories.items)), shape=shape)
+        counts.sum_duplicates()
+        return cls(counts, origin_s, width_s)
+
+    def read(self, states: States) -> DenseReading:
+        bins, which = np.unique(self._bins_before(states.now), return_inverse=True)
+        ever = np.log1p(self._decayed(bins, np.inf))
+        decayed = [self._decayed(bins, half_life_s) for half_life_s in HALF_LIVES_S]
+        return DenseReading(self.signals, [table[which] for table in (ever, *decayed)])
+
+    def _bins_before(self, now: Float64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
+        """How many whole bins ended before each time."""
+        if not np.isfinite(self.width_s):
+            return np.ones(len(now), np.int64)
+        passed = np.floor((np.nan_to_num(now, neginf=self.origin_s) - self.origin_s) / self.width_s)
+        return np.clip(passed, 0, self.counts.shape[0]).astype(np.int64)
+
+    def _decayed(self, bins: Int64[np.ndarray, " T"], half_life_s: float) -> Float32[np.ndarray, "T N"]:
+        """The decayed counts as they stood at the start of each of `bins`."""
+        age_s = (bins[:, None] - 1 - np.arange(self.counts.shape[0])) * (
+            self.width_s if np.isfinite(self.width_s) else 0.0
+        )
+        past = np.arange(self.counts.shape[0]) < bins[:, None]
+        weights = np.where(past, np.exp2(-np.maximum(age_s, 0.0) / half_life_s), 0.0).astype(np.float32)
+        return np.asarray(weights @ self.counts, np.float32)
+
+    def save(self, folder: Path) -> None:
+        sp.save_npz(folder / "counts.npz", self.counts, compressed=False)
+        np.save(folder / "clock.npy", np.array([self.origin_s, self.width_s]))
+
+    @classmethod
+    def load(cls, folder: Path, items: ItemTable) -> Self:
+        origin_s, width_s = np.load(folder / "clock.npy", allow_pickle=False)
+        return cls(sp.load_npz(folder / "counts.npz"), float(origin_s), float(width_s))
+
+
+def _bins(histories: Histories) -> tuple[Int64[np.ndarray, " E"], float, float]:
+    if histories.clock != "timestamp" or histories.num_events == 0:
+        return np.zeros(histories.num_events, np.int64), 0.0, np.inf
+    origin_s, last_s = float(histories.times.min()), float(histories.times.max())
+    width_s = max(DAY_S, (last_s - origin_s) / MAX_BINS)
+    return np.floor((histories.times - origin_s) / width_s).astype(np.int64), origin_s, width_s

@@ -1,0 +1,119 @@
+"""A model: all that a snapshot holds, in memory. Fitted once, never changed; `save` and `load` are its file layout.
+
+    catalogue.parquet  vectors.npy                items, and the vectors of their texts
+    users.parquet      histories.npz              who did what
+    matchers/NAME/...                             fitted matchers, a folder each
+    ranker.txt                                    LightGBM's own text format
+    model.json                                    settings, matcher names, feature names
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from recsys.data.catalogue import Catalogue
+from recsys.data.histories import Histories
+from recsys.data.ids import IdMap
+from recsys.encode.items import ItemTable
+from recsys.errors import MixedSnapshot
+from recsys.flow import Flow
+from recsys.match.suite import load_matchers, save_matchers
+from recsys.rank import Ranker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """How the model was made and how it wants to be asked.
+
+    `encoder`: name or path of the text encoder, None for the embedded one. `encoder_fingerprint`: of the encoder that
+    made the vectors. `include_seen`: whether its users take the same item again. `store_seq`: rows of the event store
+    it holds. `ignored_types`: events that are remembered but do not speak for an item.
+    """
+
+    encoder: str | None
+    encoder_fingerprint: str
+    include_seen: bool
+    ignored_types: tuple[str, ...] = ("return",)
+    store_seq: int = 0
+    data_fingerprint: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """Items, users, their histories, what was fitted on them, and the ranker over it (None: not trained yet)."""
+
+    settings: ModelSettings
+    items: ItemTable
+    users: IdMap
+    histories: Histories
+    flow: Flow
+    ranker: Ranker | None
+
+    def save(self, folder: Path) -> None:
+        """Write every part into an existing empty folder."""
+        self.items.catalogue.write(folder / "catalogue.parquet")
+        np.save(folder / "vectors.npy", self.items.base)
+        pl.DataFrame({"user_id": list(self.users)}, schema={"user_id": pl.String}).write_parquet(folder / "users.parquet")
+        self.histories.save(folder / "histories.npz")
+        save_matchers(self.flow.matchers, folder / "matchers")
+        if self.ranker:
+            (folder / "ranker.txt").write_text(self.ranker.to_text())
+        (folder / "model.json").write_text(json.dumps(self._description(), indent=1))
+
+    def _description(self) -> dict[str, object]:
+        return {
+            "settings": asdict(self.settings),
+            "matchers": [matcher.name for matcher in self.flow.matchers],
+            "features": list(self.flow.features),
+        }
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """The model that `save` wrote, from a folder whose files the snapshot has verified.
+
+        Raises MixedSnapshot where its parts do not fit together.
+        """
+        description = json.loads((folder / "model.json").read_text())
+        items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), np.load(folder / "vectors.npy", allow_pickle=False))
+        users = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"].to_list(), name="user_id")
+        histories = Histories.load(folder / "histories.npz")
+        flow = Flow(load_matchers(folder / "matchers", items, description["matchers"]), len(items))
+        ranker_file = folder / "ranker.txt"
+        ranker = Ranker.from_text(ranker_file.read_text(), description["features"]) if ranker_file.exists() else None
+        model = cls(
+            settings=_settings(description["settings"]),
+            items=items,
+            users=users,
+            histories=histories,
+            flow=flow,
+            ranker=ranker,
+        )
+        model._check(description["features"])
+        return model
+
+    def _check(self, features: list[str]) -> None:
+        facts = {
+            "vectors": (len(self.items.base), len(self.items.catalogue)),
+            "histories": (len(self.histories), len(self.users)),
+            "features": (tuple(features), self.flow.features),
+        }
+        for name, (found, wanted) in facts.items():
+            if found != wanted:
+                raise MixedSnapshot(f"{name}: the snapshot holds {found!r}, its other parts want {wanted!r}")
+        if self.histories.num_events and int(self.histories.items.max()) >= len(self.items):
+            raise MixedSnapshot(f"histories: item row {int(self.histories.items.max())} of {len(self.items)} items")
+
+
+def _settings(values: dict[str, object]) -> ModelSettings:
+    known = {f.name for f in fields(ModelSettings)}
+    if unknown := set(values) - known:
+        raise MixedSnapshot(f"model.json: settings {sorted(unknown)} are unknown to this version")
+    values["ignored_types"] = tuple(values["ignored_types"])  # type: ignore[arg-type]  # JSON has no tuples
+    return ModelSettings(**values)  # type: ignore[arg-type]  # checked by name above, written by this version

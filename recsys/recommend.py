@@ -1,0 +1,291 @@
+"""Recommender: the whole flow in one process. The service, the command line and notebooks only wrap it.
+
+External ids come in and go out here; everything beneath is int rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32
+
+from recsys.encode.items import ItemTable
+from recsys.encode.text import TextEncoder
+from recsys.errors import InvalidInput, MixedSnapshot
+from recsys.evidence import evidence
+from recsys.flow import Field, allowed_mask, fallback_scores, rank_field
+from recsys.match import States
+from recsys.model import Model
+from recsys.snapshot import Snapshot, open_snapshot
+from recsys.states import events_of, remembered, user_state
+from recsys.types import Candidate, Event, Explanation, Fallback, Item, RankedItem, Ranking, Remembered, User
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommender:
+    """A model and its text encoder, behind ids. Immutable: `with_items` makes another; calls may run in parallel."""
+
+    model: Model
+    encoder: TextEncoder
+    items: ItemTable
+    snapshot_id: str = "unsaved"
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    created: float = 0.0
+
+    @classmethod
+    def of(cls, model: Model, encoder: TextEncoder) -> Self:
+        """A recommender over a model in memory. Raises MixedSnapshot where another encoder made the vectors."""
+        wanted = model.settings.encoder_fingerprint
+        if encoder.fingerprint != wanted:
+            raise MixedSnapshot(f"the item vectors come from encoder {wanted}, but {encoder.fingerprint} is loaded")
+        return cls(model=model, encoder=encoder, items=model.items, fingerprints={"encoder": wanted}, created=time.time())
+
+    @classmethod
+    def open(cls, root: str | Path, snapshot_id: str | None = None, *, encoder: TextEncoder | None = None) -> Self:
+        """The snapshot that `root`/CURRENT names (or `snapshot_id`), verified before anything is parsed.
+
+        Raises NotFound, DamagedSnapshot, MixedSnapshot.
+        """
+        snapshot: Snapshot = open_snapshot(Path(root), snapshot_id)
+        model = Model.load(snapshot.path)
+        made = cls.of(model, encoder or TextEncoder.load(model.settings.encoder))
+        manifest = snapshot.manifest
+        return replace(
+            made,
+            snapshot_id=manifest.snapshot_id,
+            fingerprints=dict(manifest.fingerprints),
+            created=manifest.created,
+        )
+
+    @property
+    def num_users(self) -> int:
+        return len(self.model.users)
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_memories(self) -> int:
+        return self.model.histories.num_events
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        return self.model.settings.metrics
+
+    @property
+    def store_seq(self) -> int:
+        return self.model.settings.store_seq
+
+    def rank(self, user: User, candidates: Sequence[Candidate], *, top_k: int = 0, parts: bool = False) -> Ranking:
+        """Order `candidates` for `user`; every row is answered, the unknown ones with their fallback named.
+
+        `top_k` 0 returns all. Raises InvalidInput for no candidates or one with neither id nor text.
+        """
+        if not candidates:
+            raise InvalidInput.of("candidates", candidates, "must not be empty")
+        view, rows, notes = self._resolve(candidates)
+        states = user_state(self.model, view, user)
+        asked = np.unique(rows).astype(np.int32)[None]
+        field_ = self.model.flow.field(states, self._allowed(states, self.model.settings.include_seen), asked)
+        places, scores = self._places(field_, rows)
+        order = np.argsort(-scores, kind="stable")[: top_k or None]
+        ranked = [
+            self._ranked(candidates[i].item_id, float(scores[i]), rank, int(i), field_, places[i], notes[i], parts)
+            for rank, i in enumerate(order, start=1)
+        ]
+        return self._ranking(states, ranked)
+
+    def recommend(
+        self,
+        user: User,
+        *,
+        k: int = 10,
+        exclude: Sequence[str] = (),
+        categories: Sequence[str] = (),
+        include_seen: bool | None = None,
+        parts: bool = False,
+    ) -> Ranking:
+        """The k best items for `user`, all of them of one of `categories` where any are given.
+
+        `include_seen`: also items the user has met; None does as the data does (a shop repeats, films do not).
+        Fewer than k come back only where fewer are allowed.
+        """
+        if k < 1:
+            raise InvalidInput.of("k", k, "must be at least 1")
+        states = user_state(self.model, self.items, user)
+        seen = self.model.settings.include_seen if include_seen is None else include_seen
+        allowed = self._allowed(states, seen, exclude, categories)
+        field_ = self.model.flow.field(states, allowed)
+        if (missing := min(k, int(allowed.sum())) - field_.candidates.shape[1]) > 0:
+            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k + missing))
+        scores = self._scores(field_)[0]
+        order = np.argsort(-scores, kind="stable")[: min(k, int(field_.valid.sum()))]
+        ranked = [
+            self._ranked(self._id(field_, place), float(scores[place]), rank, -1, field_, place, (), parts)
+            for rank, place in enumerate(order, start=1)
+        ]
+        return self._ranking(states, ranked)
+
+    def explain(self, user: User, item_ids: Sequence[str], *, max_memories: int = 5) -> list[Explanation]:
+        """Why each item has its score: contributions of the features, and the user's events that speak for it.
+
+        Costs about a thousand times a ranking row. Raises InvalidInput for an unknown item or without a ranker.
+        """
+        if self.model.ranker is None:
+            raise InvalidInput.of("snapshot_id", self.snapshot_id, "has no ranker to explain")
+        rows = self.items.catalogue.ids.rows(list(item_ids))
+        states = user_state(self.model, self.items, user)
+        field_ = self.model.flow.field(
+            states, self._allowed(states, self.model.settings.include_seen), np.unique(rows)[None]
+        )
+        places, _ = self._places(field_, rows)
+        shares = self.model.ranker.explain(field_.features[0, places])
+        return [
+            Explanation(
+                item_id=item_id,
+                score=float(share.sum()),
+                base=float(share[-1]),
+                contributions=dict(zip(self.model.flow.features, map(float, share[:-1]), strict=True)),
+                memories=self._memories(states, int(row), user, max_memories),
+            )
+            for item_id, row, share in zip(item_ids, rows, shares, strict=True)
+        ]
+
+    def history(self, user: User) -> list[Event]:
+        """All that is remembered of the user, oldest first; `user.events` after what the snapshot holds."""
+        past = events_of(remembered(self.model, user), self.model.items, user.user_id)
+        return sorted([*past, *user.events], key=lambda event: event.timestamp or 0.0)
+
+    def search_history(self, user: User, text: str, k: int) -> list[Remembered]:
+        """The user's k events whose item texts are closest to `text`, the closest first."""
+        states = user_state(self.model, self.items, user)
+        past = states.histories
+        similarity = self.items.vectors(past.items) @ self.encode_texts([text])[0]
+        best = np.argsort(-similarity, kind="stable")[:k]
+        events = events_of(past, self.items, user.user_id)
+        return [self._remembered(events[i], int(past.items[i]), float(similarity[i]), "text") for i in best]
+
+    def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
+        """Unit vectors of `texts`."""
+        return self.encoder.encode(list(texts))
+
+    def with_items(self, items: Sequence[Item]) -> Self:
+        """A recommender that also knows `items`, by their texts, at once; the rest is shared.
+
+        Of an item that is known already, title, categories and text change now, its vector with the next rebuild.
+        """
+        known = self.items.catalogue.ids
+        fresh = list({item.item_id: item for item in items if known.get(item.item_id) is None}.values())
+        changed = [item for item in items if known.get(item.item_id) is not None]
+        table = self.items.replaced(changed) if changed else self.items
+        if fresh:
+            table = table.extended(fresh, self.encode_texts([item.text for item in fresh]))
+        return replace(self, items=table)
+
+    def item(self, item_id: str) -> Item | None:
+        """The item, None where it is unknown."""
+        return self.items.catalogue.get(item_id)
+
+    def warm_up(self) -> None:
+        """Run each path once, so that the first caller does not wait for lazy loading."""
+        self.encoder.warm_up()
+        busiest = int(self.model.histories.lengths.argmax()) if self.num_users else -1
+        user = User(user_id=self.model.users.ids[busiest] if busiest >= 0 else "")
+        self.recommend(user, k=1)
+
+    def _resolve(
+        self, candidates: Sequence[Candidate]
+    ) -> tuple[ItemTable, Int32[np.ndarray, " K"], list[tuple[Fallback, ...]]]:
+        """Rows of the candidates in a view of the items that holds, after all others, those known by text alone."""
+        late: list[Item] = []
+        rows = np.empty(len(candidates), np.int32)
+        notes: list[tuple[Fallback, ...]] = []
+        for i, candidate in enumerate(candidates):
+            row = self.items.catalogue.ids.get(candidate.item_id) if candidate.item_id else None
+            if row is None:
+                if not candidate.item_id and not candidate.text:
+                    raise InvalidInput.of(f"candidates[{i}]", candidate, "needs an item_id or a text")
+                row = len(self.items) + len(late)
+                late.append(Item(item_id=f"\0{i}", description=candidate.text))
+                notes.append((Fallback.COLD_ITEM,) if candidate.text else (Fallback.UNKNOWN_ITEM,))
+            else:
+                notes.append((Fallback.COLD_ITEM,) if row >= self.model.flow.num_fitted else ())
+            rows[i] = row
+        if not late:
+            return self.items, rows, notes
+        return self.items.extended(late, self.encode_texts([item.text for item in late])), rows, notes
+
+    def _allowed(
+        self, states: States, include_seen: bool, exclude: Sequence[str] = (), categories: Sequence[str] = ()
+    ) -> Bool[np.ndarray, "1 N"]:
+        allowed = allowed_mask(states, include_seen=include_seen)
+        # Rows known only to this request may be judged, not proposed.
+        allowed[:, len(self.items) :] = False
+        if exclude:
+            rows = self.items.catalogue.ids.rows(list(exclude), unknown=-1)
+            allowed[:, rows[rows >= 0]] = False
+        if categories:
+            allowed &= self.items.of_categories(categories)
+        return allowed
+
+    def _popular(self, allowed: Bool[np.ndarray, "1 N"], k: int) -> Int32[np.ndarray, "1 P"]:
+        """The allowed items met most often, to fill an answer that the matchers cannot."""
+        counts = np.bincount(self.model.histories.items, minlength=allowed.shape[1])[: allowed.shape[1]]
+        rows = np.argsort(-np.where(allowed[0], counts, -1), kind="stable")[: min(k, int(allowed.sum()))]
+        return rows[None].astype(np.int32)
+
+    def _scores(self, field_: Field) -> Float64[np.ndarray, "B K"]:
+        if self.model.ranker is None:
+            return fallback_scores(field_, self.model.flow.signals)
+        return rank_field(field_, self.model.ranker)
+
+    def _places(
+        self, field_: Field, rows: Int32[np.ndarray, " K"]
+    ) -> tuple[np.ndarray, Float64[np.ndarray, " K"]]:
+        """Where each asked row stands in the field, and its score."""
+        order = np.argsort(field_.candidates[0], kind="stable")
+        places = order[np.searchsorted(field_.candidates[0], rows, sorter=order)]
+        return places, self._scores(field_)[0, places]
+
+    def _ranked(
+        self,
+        item_id: str,
+        score: float,
+        rank: int,
+        index: int,
+        field_: Field,
+        place: int,
+        notes: tuple[Fallback, ...],
+        parts: bool,
+    ) -> RankedItem:
+        names = (signal.name for signal in self.model.flow.signals)
+        shown = dict(zip(names, map(float, field_.scores[0, place]), strict=True)) if parts else {}
+        cold = field_.candidates[0, place] >= self.model.flow.num_fitted
+        fallbacks = notes or ((Fallback.COLD_ITEM,) if cold else ())
+        return RankedItem(item_id=item_id, score=score, rank=rank, index=index, parts=shown, fallbacks=fallbacks)
+
+    def _ranking(self, states: States, ranked: Sequence[RankedItem]) -> Ranking:
+        fallbacks = [Fallback.UNKNOWN_USER] if states.histories.num_events == 0 else []
+        fallbacks += [Fallback.RANKER_UNAVAILABLE] if self.model.ranker is None else []
+        fallbacks += dict.fromkeys(note for item in ranked for note in item.fallbacks)
+        return Ranking(items=tuple(ranked), snapshot_id=self.snapshot_id, fallbacks=tuple(fallbacks))
+
+    def _id(self, field_: Field, place: int) -> str:
+        return self.items.catalogue.ids.ids[int(field_.candidates[0, place])]
+
+    def _memories(self, states: States, row: int, user: User, k: int) -> tuple[Remembered, ...]:
+        weights, sources = evidence(self.model.flow.matchers, states, row)
+        best = [int(i) for i in np.argsort(-weights, kind="stable")[:k] if weights[i] > 0]
+        events = events_of(states.histories.take(np.array([0])), self.items, user.user_id)
+        return tuple(
+            self._remembered(events[i], int(states.histories.items[i]), float(weights[i]), sources[i]) for i in best
+        )
+
+    def _remembered(self, event: Event, row: int, weight: float, source: str) -> Remembered:
+        return Remembered(event=event, title=self.items.item(row).title, weight=weight, source=source)

@@ -1,0 +1,7 @@
+"""The engine over gRPC: decode, call, encode."""
+
+from recsys.serve.config import LaneConfig, ServerConfig
+from recsys.serve.engine import Engine, Shelf, SnapshotSummary, Store
+from recsys.serve.server import Server
+
+__all__ = ["Engine", "LaneConfig", "Server", "ServerConfig", "Shelf", "SnapshotSummary", "Store"]

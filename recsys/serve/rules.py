@@ -1,0 +1,105 @@
+"""What requests must be, beyond what their descriptors say: limits by field, and rules over more than one field.
+
+Names are `Message.field`, without the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from recsys.types import (
+    MAX_CANDIDATES,
+    MAX_EVENTS_PER_WRITE,
+    MAX_ID_BYTES,
+    MAX_INLINE_EVENTS,
+    MAX_ITEMS_PER_WRITE,
+    MAX_TEXT_BYTES,
+)
+from recsys.v1 import ingest_service_pb2 as ingest_pb
+from recsys.v1 import ranking_service_pb2 as ranking_pb
+
+Findings = Iterator[tuple[str, object, str]]
+"""(path within the message, value, reason) of each violation."""
+
+# A string that is not listed is an id.
+MAX_BYTES: Mapping[str, int] = {
+    "Item.title": MAX_TEXT_BYTES,
+    "Item.description": MAX_TEXT_BYTES,
+    "Item.AttributesEntry.value": MAX_TEXT_BYTES,
+    "Event.event_type": 64,
+    "Candidate.text": MAX_TEXT_BYTES,
+    "EncodeTextsRequest.texts": MAX_TEXT_BYTES,
+    "ListMemoriesRequest.query_text": MAX_TEXT_BYTES,
+    "WriteEventsRequest.request_id": 128,
+    "WriteItemsRequest.request_id": 128,
+}
+
+# Every repeated field of a request is listed: nothing is unbounded.
+MAX_COUNT: Mapping[str, int] = {
+    "Item.categories": 64,
+    "Item.attributes": 64,
+    "UserContext.extra_history": MAX_INLINE_EVENTS,
+    "RankItemsRequest.candidates": MAX_CANDIDATES,
+    "RecommendItemsRequest.exclude_item_ids": 1_000,
+    "RecommendItemsRequest.categories": 64,
+    "ExplainRankingRequest.item_ids": 50,
+    "EncodeTextsRequest.texts": 64,
+    "WriteEventsRequest.events": MAX_EVENTS_PER_WRITE,
+    "WriteItemsRequest.items": MAX_ITEMS_PER_WRITE,
+}
+
+
+def _candidate(message: ranking_pb.Candidate) -> Findings:
+    if not (message.item_id or message.text):
+        yield "item_id", "", "a candidate needs an item_id or a text"
+
+
+def _surely_good(message: ranking_pb.Candidate) -> bool:
+    """Most candidates, in a third of the time; the others get the full check."""
+    item_id, text = message.item_id, message.text
+    return (
+        bool(item_id or text)
+        and len(item_id) <= MAX_ID_BYTES // 4
+        and len(text) <= MAX_TEXT_BYTES // 4
+        and "\0" not in item_id
+        and "\0" not in text
+    )
+
+
+def _user(message: ranking_pb.UserContext) -> Findings:
+    for index, event in enumerate(message.extra_history):
+        if event.user_id and event.user_id != message.user_id:
+            yield f"extra_history[{index}].user_id", event.user_id, "is not the user_id of the context"
+
+
+def _explain(message: ranking_pb.ExplainRankingRequest) -> Findings:
+    if bool(message.ranking_id) == message.HasField("user"):
+        yield "ranking_id", message.ranking_id, "exactly one of ranking_id and user is needed"
+    elif not message.item_ids and not message.ranking_id:
+        yield "item_ids", [], "is required with user: at least one"
+
+
+def _events(message: ingest_pb.WriteEventsRequest) -> Findings:
+    for index, event in enumerate(message.events[:MAX_EVENTS_PER_WRITE]):
+        if not event.user_id:
+            yield f"events[{index}].user_id", "", "is required"
+
+
+def _items(message: ingest_pb.WriteItemsRequest) -> Findings:
+    seen: dict[str, int] = {}
+    for index, item in enumerate(message.items[:MAX_ITEMS_PER_WRITE]):
+        first = seen.setdefault(item.item_id, index)
+        if item.item_id and first != index:
+            yield f"items[{index}].item_id", item.item_id, f"is the item_id of items[{first}] too"
+
+
+SURELY_GOOD: Mapping[str, Callable[[Any], bool]] = {"RankItemsRequest.candidates": _surely_good}
+
+RULES: Mapping[str, Callable[[Any], Findings]] = {
+    "Candidate": _candidate,
+    "UserContext": _user,
+    "ExplainRankingRequest": _explain,
+    "WriteEventsRequest": _events,
+    "WriteItemsRequest": _items,
+}

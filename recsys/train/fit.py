@@ -1,0 +1,117 @@
+"""Fit matchers and the ranker over them, stage by stage; and the model that is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recsys.data.dataset import Dataset
+from recsys.data.histories import Histories
+from recsys.encode.items import ItemTable
+from recsys.flow import Flow
+from recsys.match import Corpus, Matcher
+from recsys.match.popularity import Popularity
+from recsys.match.suite import MATCHERS, fit_matchers
+from recsys.model import Model, ModelSettings
+from recsys.rank import Ranker, RankerConfig, fit_ranker
+from recsys.train.examples import Queries, build_examples
+from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages, repeats
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, steps done, steps in all)."""
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The stages the ranker learns from, the ranker, and which matchers feed it."""
+
+    stages: StageConfig = StageConfig()
+    ranker: RankerConfig = RankerConfig()
+    matchers: Sequence[type[Matcher]] = MATCHERS
+    ignored_types: tuple[str, ...] = ("return",)
+
+
+def fit_flow(
+    memory: Histories,
+    items: ItemTable,
+    *,
+    passing: Histories | None = None,
+    kinds: Sequence[type[Matcher]] = MATCHERS,
+    progress: Progress = quiet,
+) -> Flow:
+    """Matchers fitted on `memory`. Popularity alone counts `passing` events too: it reads only what came before."""
+    corpus = Corpus(histories=memory, items=items)
+    matchers = fit_matchers(corpus, kinds, on_step=lambda name, done, total: progress(f"memory: {name}", done, total))
+    if passing is not None and passing is not memory:
+        live = Popularity.fit(Corpus(histories=passing, items=items))
+        matchers = tuple(live if isinstance(matcher, Popularity) else matcher for matcher in matchers)
+    return Flow(matchers, len(items))
+
+
+def stage_flow(stage: Stage, items: ItemTable, config: TrainConfig, progress: Progress = quiet) -> Flow:
+    """The flow a stage is asked of."""
+    return fit_flow(stage.memory, items, passing=stage.passing, kinds=config.matchers, progress=progress)
+
+
+def train_ranker(
+    stages: Stages, items: ItemTable, config: TrainConfig, progress: Progress = quiet
+) -> tuple[Ranker, Flow]:
+    """The ranker, trained on the train stage and stopped on validation, and the flow of the validation stage."""
+    flow = stage_flow(stages.train, items, config, progress)
+    train = build_examples(
+        flow,
+        stages.train.queries,
+        include_seen=stages.include_seen,
+        on_batch=lambda done, total: progress("ranker: examples", done, total),
+    )
+    held_flow = stage_flow(stages.validation, items, config, progress)
+    held = build_examples(
+        held_flow,
+        _some(stages.validation, 3_000),
+        include_seen=stages.include_seen,
+        on_batch=lambda done, total: progress("ranker: validation", done, total),
+    )
+    ranker = fit_ranker(
+        flow.features, train, held, config.ranker, lambda done, total: progress("ranker: trees", done, total)
+    )
+    return ranker, held_flow
+
+
+def make_stages(histories: Histories, items: ItemTable, config: TrainConfig) -> Stages:
+    """GTS where events carry timestamps, LOO where only their order is known."""
+    if histories.clock == "timestamp":
+        return global_time_stages(histories, items, config.stages, config.ignored_types)
+    return leave_one_out_stages(histories.without_types(config.ignored_types), items, config.stages)
+
+
+def train_model(
+    dataset: Dataset,
+    items: ItemTable,
+    settings: ModelSettings,
+    ranker: Ranker,
+    config: TrainConfig | None = None,
+    progress: Progress = quiet,
+) -> Model:
+    """The model that is served: matchers that remember everything, under a ranker trained on stages of the same data."""
+    config = config or TrainConfig()
+    told = dataset.histories.without_types(config.ignored_types)
+    flow = fit_flow(told, items, kinds=config.matchers, progress=progress)
+    return Model(
+        settings=settings, items=items, users=dataset.users, histories=dataset.histories, flow=flow, ranker=ranker
+    )
+
+
+def wants_seen(histories: Histories, ignored_types: Sequence[str]) -> bool:
+    """Whether to propose what a user has met already: as the data itself does."""
+    return repeats(histories.without_types(ignored_types))
+
+
+def _some(stage: Stage, limit: int) -> Queries:
+    rows = np.linspace(0, len(stage.queries) - 1, min(limit, len(stage.queries))).astype(np.int64)
+    return stage.queries.take(np.unique(rows))
