@@ -104,7 +104,7 @@ def main() -> None:
     encoder.warm_up()
     peer.encode(["warm"])
 
-    texts = list(dict.fromkeys(item_texts(300 if options.quick else 3_000)))
+    texts = list(dict.fromkeys(item_texts(200 if options.quick else 2_000)))
     fitting = [text for text in texts if len(peer.tokenizer.tokenize(text)) + 2 <= (peer.max_seq_length or 512)]
     rounds = 3 if options.quick else 5
     runs = [speed(encoder.encode, peer.encode, texts, rounds=rounds, threads=1)]

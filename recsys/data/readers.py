@@ -32,7 +32,11 @@ Source: TypeAlias = Table | tuple[Table, Table | None]
 
 def _scan_csv(path: Path) -> pl.LazyFrame:
     # Nothing is inferred: "007" stays an id, and one odd row far down cannot change a column's type.
-    return pl.scan_csv(path, infer_schema=False)
+    return pl.scan_csv(path, infer_schema=False, glob=False)
+
+
+def _scan_parquet(path: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(path, glob=False)
 
 
 def _scan_jsonl(path: Path) -> pl.LazyFrame:
@@ -40,7 +44,7 @@ def _scan_jsonl(path: Path) -> pl.LazyFrame:
 
 
 SCANNERS: Mapping[str, Callable[[Path], pl.LazyFrame]] = {
-    ".parquet": pl.scan_parquet,
+    ".parquet": _scan_parquet,
     ".csv": _scan_csv,
     ".csv.gz": _scan_csv,
     ".jsonl": _scan_jsonl,

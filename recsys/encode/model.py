@@ -45,7 +45,7 @@ class PassageModel:
         self._dimension = source.dimension
         self._pad_id = pad_id
         self._device = device
-        self._moving = threading.Lock()
+        self._gpu_turn = threading.Lock()
 
     @classmethod
     def load(cls, source: ModelSource, *, device: str, dtype: str) -> PassageModel:
@@ -90,6 +90,13 @@ class PassageModel:
         return np.concatenate([self._embed_or_halve(passages[:half]), self._embed_or_halve(passages[half:])])
 
     def _forward(self, passages: Sequence[Sequence[int]]) -> Float32[np.ndarray, "B D"]:
+        """On a GPU one at a time: they would only queue there, and none may run while the weights move."""
+        if self._device.type == "cpu":
+            return self._run(passages)
+        with self._gpu_turn:
+            return self._run(passages)
+
+    def _run(self, passages: Sequence[Sequence[int]]) -> Float32[np.ndarray, "B D"]:
         ids, lengths = _padded(passages, self._pad_id)
         ids, lengths = ids.to(self._device), lengths.to(self._device)
         mask = torch.arange(ids.shape[1], device=self._device) < lengths[:, None]  # [B, T]
@@ -99,11 +106,11 @@ class PassageModel:
         return vectors.cpu().numpy()
 
     def _move_to_cpu(self) -> None:
-        with self._moving:
+        with self._gpu_turn:
             if self._device.type != "cpu":
                 _log.warning("%s is out of memory at one passage; encoding goes on on the CPU", self._device)
+                self._model.to("cpu")
                 self._device = torch.device("cpu")
-                self._model.to(self._device)
 
 
 def token_batches(lengths: Int64[np.ndarray, " P"], budget: int) -> Iterator[Int64[np.ndarray, " B"]]:

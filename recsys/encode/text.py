@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 """Called with (texts done, texts in all)."""
 
 MAX_TEXT_CHARS = 1_000_000
-"""The longest text that is taken: its 4,500 passages of 256 tokens are a minute of one core."""
+"""The longest text that is taken: at worst 4,500 passages of 256 tokens, a minute or two of one core."""
 
 _CHUNK_TEXTS = 2_048  # sorted by length together and cached together; more would not pack better
 

@@ -46,7 +46,7 @@ class Facets:
         return FacetsReading(self, states)
 
     def rows(self, items: ItemTable, rows: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape 2"]:
-        """Facet numbers of item rows; words never met before get -2, which equals no number."""
+        """Facet numbers of item rows; words never met before get -2, which counts as none."""
         out = self.codes[np.clip(rows, 0, max(len(self.codes) - 1, 0))] if len(self.codes) else np.zeros((*rows.shape, 2))
         out = np.where((rows >= 0)[..., None], out, 0).astype(np.int32)
         for place in np.argwhere(rows >= len(self.codes)):
@@ -76,7 +76,7 @@ class FacetsReading:
         latest = latest_items(self.states.histories, WINDOW)
         past = self.matcher.rows(self.states.items, latest)[:, None]
         facets = self.matcher.rows(self.states.items, candidates)[:, :, None]
-        equal = (facets == past) & (facets != 0) & (candidates >= 0)[:, :, None, None]
+        equal = (facets == past) & (facets > 0) & (candidates >= 0)[:, :, None, None]
         share = equal.sum(axis=2) / np.maximum((latest >= 0).sum(axis=1), 1)[:, None, None]
         both = np.stack([equal[:, :, 0], share], axis=-1)
         return both.reshape(*candidates.shape, len(self.matcher.signals)).astype(np.float32)

@@ -47,7 +47,9 @@ class Linear:
             (np.ones(histories.num_events, np.float32), (histories.users, histories.items)),
             shape=(len(histories), num_items),
         )
-        return cls(rows.astype(np.int32), _ease(seen[:, rows].tocsr(), l2), num_items)
+        # Rounded as `save` rounds, so that what a ranker is trained on is what is served.
+        weights = _ease(seen[:, rows].tocsr(), l2).astype(np.float16).astype(np.float32)
+        return cls(rows.astype(np.int32), weights, num_items)
 
     def read(self, states: States) -> DenseReading:
         scores = []

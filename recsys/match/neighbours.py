@@ -8,7 +8,9 @@ the exact read alone reaches NDCG@10 .164 and is the strongest single signal.
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -27,7 +29,7 @@ from recsys.memory.keys import latest_items, next_items, recency_matrix, recent_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NeighboursConfig:
-    """`decay`, `window`: of the keys. `power`: how much closer moments outvote others. `k`: moments a search returns."""
+    """`decay`, `window`: of the keys. `power`: how much closer moments outvote others. `k`: moments a search finds."""
 
     decay: float = 0.75
     window: int = 10
@@ -116,14 +118,23 @@ class Neighbours:
 def item_codes(items: ItemTable, dimensions: int, seed: int) -> Float32[np.ndarray, "N D"]:
     """Half a random code of the item itself, half its text's main directions, so that similar items lie near.
 
-    Rows of the random half have length about 1 and nearly orthogonal directions (Kanerva 2009, hyperdimensional
-    computing); the text half is the projection on the leading principal directions of all texts.
+    Rows of the first half are signs of length 1 with nearly orthogonal directions (Kanerva 2009, hyperdimensional
+    computing). They hang on the item's id alone, so neither the catalogue's order nor its growth moves a key. The text
+    half is the projection on the leading principal directions of all texts, zero where there is no text.
     """
     half = dimensions // 2
-    rng = np.random.default_rng(seed)
-    identity = rng.standard_normal((len(items), half)).astype(np.float32) / np.sqrt(half, dtype=np.float32)
-    centred = items.base - items.base.mean(axis=0) if len(items) else items.base
+    some = items.base.any(axis=1)
+    centred = np.where(some[:, None], items.base - items.base.sum(axis=0) / max(int(some.sum()), 1), 0.0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     text = centred @ directions[:, ::-1][:, :half]
     text /= np.linalg.norm(text, axis=1, keepdims=True) + 1e-6
-    return np.concatenate([0.8 * identity, 0.6 * text], axis=1).astype(np.float32)
+    return np.concatenate([0.8 * _signs(items.catalogue.ids, half, seed), 0.6 * text], axis=1).astype(np.float32)
+
+
+def _signs(ids: Iterable[str], width: int, seed: int) -> Float32[np.ndarray, "N W"]:
+    """A row of +-1/sqrt(width) an id, from the bits of its hash."""
+    size_bytes = -(-width // 8)
+    names = (f"{seed}\0{id_}".encode("utf-8", "surrogatepass") for id_ in ids)
+    hashes = b"".join(hashlib.shake_128(name).digest(size_bytes) for name in names)
+    bits = np.unpackbits(np.frombuffer(hashes, np.uint8)).reshape(-1, 8 * size_bytes)[:, :width]
+    return ((2.0 * bits - 1.0) / np.sqrt(width)).astype(np.float32)

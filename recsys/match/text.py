@@ -64,8 +64,8 @@ class TextReading:
         found = []
         for column, signal in enumerate(self.matcher.signals):
             # Ask for twice as many: items the user may not see again are often the nearest.
-            _, rows = self.matcher.index.search(self.queries[:, column], 2 * signal.proposes)
-            fit = (rows >= 0) & np.take_along_axis(allowed, np.maximum(rows, 0), axis=1)
+            scores, rows = self.matcher.index.search(self.queries[:, column], 2 * signal.proposes)
+            fit = (scores > 0) & np.take_along_axis(allowed, np.maximum(rows, 0), axis=1)
             found.append(np.where(fit & (np.cumsum(fit, axis=1) <= signal.proposes), rows, -1).astype(np.int32))
         return np.concatenate(found, axis=1)
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Int64
 
+ROUNDING = 1e-5
+"""Cosines of float32 vectors that differ by less are taken for equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class BankRead:
@@ -20,10 +23,8 @@ class BankRead:
     mass: Float32[np.ndarray, " K"]
 
 
-def read_bank(
-    events: Float32[np.ndarray, "L D"], queries: Float32[np.ndarray, "K D"], *, sharpness: float = 8.0
-) -> BankRead:
-    """The closest event to each query (the latest of equals), and sum exp(sharpness (cos - 1)) over all events.
+def read_bank(events: Float32[np.ndarray, "L D"], queries: Float32[np.ndarray, "K D"]) -> BankRead:
+    """The closest event to each query (the latest of those equal to rounding), and the sum of cos^8 over all events.
 
     Vectors have unit length. Cost K * L * D; recent and distant events count alike: how long ago is in `place`.
     """
@@ -31,7 +32,12 @@ def read_bank(
         nothing = np.zeros(len(queries), np.float32)
         return BankRead(nothing, np.full(len(queries), -1), nothing)
     similarity = queries @ events[::-1].T
-    latest = similarity.argmax(axis=1)
-    best = similarity[np.arange(len(queries)), latest]
-    mass = np.exp(sharpness * (similarity - 1.0)).sum(axis=1)
+    best = similarity.max(axis=1)
+    # Equal vectors' products may differ in the last bit by where they stand in the matrix; `place` must not.
+    latest = (similarity >= best[:, None] - ROUNDING).argmax(axis=1)
+    # The eighth power by three squarings: as sharp as exp(8 (cos - 1)) near 1, at a fifth of its cost.
+    close = np.maximum(similarity, 0.0)
+    for _ in range(3):
+        np.square(close, out=close)
+    mass = close.sum(axis=1)
     return BankRead(best.astype(np.float32), len(events) - 1 - latest, mass.astype(np.float32))

@@ -41,6 +41,8 @@ class CollectiveMemory:
     def read(self, queries: Float32[np.ndarray, "B D"], k: int) -> tuple[np.ndarray, np.ndarray]:
         """(similarity [B, k], what followed [B, k]); -inf and -1 where there are fewer than k."""
         scores, rows = self.index.search(queries, k)
+        if len(self.following) == 0:
+            return scores, rows
         return scores, np.where(rows >= 0, self.following[rows], -1)
 
     def votes(self, queries: Float32[np.ndarray, "B D"], k: int, *, power: float, num_items: int) -> sp.csr_matrix:

@@ -73,14 +73,22 @@ def build_examples(
     queries: Queries,
     *,
     include_seen: bool,
+    negatives: int | None = None,
+    seed: int = 0,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Examples:
-    """Ranker rows of all queries whose candidates hold a target."""
-    parts = [
-        _rows(field, hits)
-        for _, field, hits in fields(flow, queries, include_seen=include_seen, on_batch=on_batch)
-    ]
-    return concat(parts)
+    """Ranker rows of all queries whose candidates hold a target.
+
+    `negatives`: candidates kept at random of those that are no target, None for all. Features are built before any is
+    left out, so places and shares are those of the whole field. On ML-1M 80 of about 300 lost nothing on validation.
+    """
+    rng = np.random.default_rng(seed)
+    return concat(
+        [
+            _rows(field, _kept(field, hits, negatives, rng), hits)
+            for _, field, hits in fields(flow, queries, include_seen=include_seen, on_batch=on_batch)
+        ]
+    )
 
 
 def concat(parts: Sequence[Examples]) -> Examples:
@@ -92,8 +100,16 @@ def concat(parts: Sequence[Examples]) -> Examples:
     )
 
 
-def _rows(field: Field, hits: np.ndarray) -> Examples:
-    kept = field.valid & hits.any(axis=1)[:, None]
+def _kept(field: Field, hits: np.ndarray, negatives: int | None, rng: np.random.Generator) -> np.ndarray:
+    """bool [B, K]: the rows to learn from."""
+    asked = field.valid & hits.any(axis=1)[:, None]
+    if negatives is None:
+        return asked
+    lot = np.where(asked & ~hits, rng.random(hits.shape), np.inf)
+    return asked & (hits | (lot.argsort(axis=1).argsort(axis=1) < negatives))
+
+
+def _rows(field: Field, kept: np.ndarray, hits: np.ndarray) -> Examples:
     sizes = kept.sum(axis=1)
     return Examples(
         features=field.features[kept], labels=hits[kept].astype(np.float32), sizes=sizes[sizes > 0].astype(np.int64)

