@@ -60,7 +60,12 @@ class InvalidInput(RecsysError):
 
 
 class InvalidData(InvalidInput):
-    """Rows of a data set are wrong and the mode is strict; the message is the validation report."""
+    """Rows of a data set are wrong and the mode is strict; the message is the validation report, where there is one."""
+
+    def __init__(self, violations: Sequence[Violation], report: str = "") -> None:
+        super().__init__(violations)
+        if report:
+            self.args = (report,)
 
 
 class NotFound(RecsysError):

@@ -2,7 +2,7 @@
 
 A relative signal is seen as its share of the best candidate's (`_norm`) and as its place among the candidates (`_rank`); an
 absolute one as it is and as its place. Places count strictly better candidates, so ties share a place and no order of
-rows or ids can leak into a feature.
+rows or ids can leak into a feature; what differs by rounding only is a tie.
 
 Letters: B users, K candidates, S signals of all matchers together, F features.
 """
@@ -17,6 +17,9 @@ from jaxtyping import Bool, Float32, Int32
 from recsys.match import Reading, Signal, States
 
 CONTEXT = ("context_length", "context_gap", "context_variety", "context_found_by", "context_cold")
+RELATIVE, ABSOLUTE = 1e-5, 1e-7
+"""Scores nearer to each other than this share of themselves, or of the best, are equal: a sum of the same float32 terms
+comes out differently by where it stands in a matrix, and that must not decide a place."""
 
 
 def feature_names(signals: Sequence[Signal]) -> tuple[str, ...]:
@@ -40,7 +43,7 @@ def build_features(
     """The ranker's rows; rows of padding candidates (-1) are to be left out. `num_fitted`: items known at the fit."""
     valid = candidates >= 0
     absolute = np.array([s.absolute for s in signals])
-    best = np.where(valid[..., None], scores, 0.0).max(axis=1, keepdims=True)
+    best = np.where(valid[..., None], scores, 0.0).max(axis=1, keepdims=True, initial=0.0)
     values = np.where(absolute, scores, scores / np.maximum(best, 1e-9))
     places = np.stack([competition_rank(scores[..., s], valid) for s in range(len(signals))], axis=-1)
     found = [s.proposes > 0 for s in signals]
@@ -50,15 +53,14 @@ def build_features(
     return np.concatenate([values, places, context, found_by[..., None], cold[..., None]], axis=-1).astype(np.float32)
 
 
-def competition_rank(
-    scores: Float32[np.ndarray, "B K"], valid: Bool[np.ndarray, "B K"]
-) -> Float32[np.ndarray, "B K"]:
-    """How many valid candidates of the row score strictly higher."""
-    masked = np.where(valid, scores, -np.inf)
+def competition_rank(scores: Float32[np.ndarray, "B K"], valid: Bool[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K"]:
+    """How many valid candidates of the row score strictly higher, by more than the rounding of a sum."""
+    masked = np.where(valid, scores, scores.min(initial=0.0))
     order = np.argsort(-masked, axis=1, kind="stable")
     ordered = np.take_along_axis(masked, order, axis=1)
+    rounding = RELATIVE * np.abs(ordered[:, :-1]) + ABSOLUTE * np.abs(ordered[:, :1])
     fresh = np.ones(ordered.shape, bool)
-    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    fresh[:, 1:] = ordered[:, :-1] - ordered[:, 1:] > rounding
     first = np.maximum.accumulate(np.where(fresh, np.arange(ordered.shape[1]), 0), axis=1)
     ranks = np.empty_like(first)
     np.put_along_axis(ranks, order, first, axis=1)
@@ -68,9 +70,10 @@ def competition_rank(
 def _context(states: States) -> Float32[np.ndarray, "B 3"]:
     """log length, log seconds since the last event, share of distinct items among the last 100 events."""
     histories = states.histories
-    since = np.where(histories.lengths > 0, states.now - histories.last_times, 0.0)
+    last_s = np.where(histories.lengths > 0, histories.last_times, np.inf)
+    since = np.maximum(states.now - last_s, 0.0)
     recent = histories.last(100)
     pairs = np.unique(np.stack([recent.users, recent.items]), axis=1)
     distinct = np.bincount(pairs[0], minlength=len(histories))
     variety = distinct / np.maximum(recent.lengths, 1)
-    return np.stack([np.log1p(histories.lengths), np.log1p(np.maximum(since, 0.0)), variety], axis=1).astype(np.float32)
+    return np.stack([np.log1p(histories.lengths), np.log1p(since), variety], axis=1).astype(np.float32)

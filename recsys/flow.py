@@ -73,8 +73,8 @@ def rank_field(field: Field, ranker: Ranker) -> Float64[np.ndarray, "B K"]:
 def fallback_scores(field: Field, signals: Sequence[Signal]) -> Float64[np.ndarray, "B K"]:
     """An order without a ranker: the mean share of the best over all proposing signals; -inf for padding."""
     proposing = [i for i, signal in enumerate(signals) if signal.proposes]
-    scores = field.scores[..., proposing]
-    best = np.where(field.valid[..., None], scores, 0.0).max(axis=1, keepdims=True)
+    scores = field.scores[..., proposing].astype(np.float64)
+    best = np.where(field.valid[..., None], scores, 0.0).max(axis=1, keepdims=True, initial=0.0)
     return np.where(field.valid, (scores / np.maximum(best, 1e-9)).mean(axis=-1), -np.inf)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ class ModelSettings:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """Items, users, their histories, what was fitted on them, and the ranker over it (None: not trained yet)."""
 
@@ -55,6 +56,11 @@ class Model:
     histories: Histories
     flow: Flow
     ranker: Ranker | None
+
+    @cached_property
+    def last_s(self) -> float:
+        """The time of the newest event it holds, on the clock of its histories; -inf without any."""
+        return float(self.histories.times.max(initial=-np.inf))
 
     def save(self, folder: Path) -> None:
         """Write every part into an existing empty folder."""

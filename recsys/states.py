@@ -14,6 +14,8 @@ from recsys.match import States
 from recsys.model import Model
 from recsys.types import Event, User
 
+WEEK_S = 7 * 86_400.0
+
 
 def user_state(model: Model, items: ItemTable, user: User) -> States:
     """The state of one user (B = 1); events about items that nobody has described yet are left out."""
@@ -21,7 +23,7 @@ def user_state(model: Model, items: ItemTable, user: User) -> States:
     fresh = [event for event in user.events if items.catalogue.ids.get(event.item_id) is not None]
     histories = _joined(past, fresh, items, model.settings.ignored_types) if fresh else past
     histories = histories.without_types(model.settings.ignored_types)
-    return States(histories=histories, now=np.array([_now(histories, user)]), items=items)
+    return States(histories=histories, now=np.array([_now(model, histories, user)]), items=items)
 
 
 def remembered(model: Model, user: User) -> Histories:
@@ -65,13 +67,19 @@ def _times(past: Histories, events: Sequence[Event]) -> np.ndarray:
     return out
 
 
-def _now(histories: Histories, user: User) -> float:
-    """The time of the question; the last event's where none is given or the clock is not absolute."""
-    if user.now is not None and histories.clock == "timestamp":
-        return user.now
-    if histories.num_events:
-        return float(histories.times[-1])
-    return time.time() if histories.clock == "timestamp" else 0.0
+def _now(model: Model, histories: Histories, user: User) -> float:
+    """The time of the question; the last event's where none is given or the clock is not absolute.
+
+    At most a week after the newest event known: what a model learnt of time ends there, and asking an archive of 2016
+    as of today would only push every gap beyond all that its ranker has seen.
+    """
+    own = float(histories.times[-1]) if histories.num_events else -np.inf
+    newest = max(own, model.last_s)
+    if histories.clock != "timestamp" or not np.isfinite(newest):
+        return own if np.isfinite(own) else 0.0
+    if user.now is not None:
+        return min(user.now, newest + WEEK_S)
+    return own if np.isfinite(own) else newest
 
 
 def events_of(histories: Histories, items: ItemTable, user_id: str) -> list[Event]:

@@ -100,9 +100,7 @@ class ValidationReport:
     def raise_problems(self) -> None:
         """Raises InvalidData whose message is this report, if there are problems."""
         if self.problems:
-            error = InvalidData(self.violations)
-            error.args = (str(self),)
-            raise error
+            raise InvalidData(self.violations, str(self))
 
 
 @dataclass(slots=True)

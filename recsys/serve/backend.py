@@ -33,7 +33,7 @@ class Backend:
             user_id=user_id,
             events=(*stored, *extra),
             replace_history=replace,
-            now=optional_time(context, "request_time"),
+            now=optional_time(context, "request_time") or received,
         )
 
     def serving(self, engine: Engine) -> pb.ServingInfo:

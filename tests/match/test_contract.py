@@ -55,10 +55,9 @@ def proposed(matcher: Matcher, states: States, allowed: np.ndarray | None = None
     return [set(row[row >= 0].tolist()) for row in matcher.read(states).propose(mask)]
 
 
-def extended(states: States, items: list[Item] = NEW) -> States:
-    """The same states where `items` are known, too; the first of them was met last by everyone."""
-    table = states.items.extended(items, table_of(items).base)
-    return replace(states, items=table)
+def extended(states: States) -> States:
+    """The same states where NEW items are known, too."""
+    return replace(states, items=states.items.extended(NEW, table_of(NEW).base))
 
 
 def one(states: States, user: int) -> States:
@@ -102,16 +101,6 @@ def test_new_items_in_a_history_do_no_harm(matcher: Matcher, states: States) -> 
     met_new = replace(wider, histories=met)
     assert np.isfinite(score(matcher, met_new)).all()
     assert all(rows <= set(range(NUM_ITEMS + 2)) for rows in proposed(matcher, met_new))
-
-
-def test_words_that_are_new_on_both_sides_are_not_taken_for_equal(matcher: Matcher, states: States) -> None:
-    brands = [Item(item_id=f"n{n}", title=f"brand{n}", categories=(f"shelf{n}",)) for n in (1, 2)]
-    wider = extended(states, brands)
-    only = replace(wider, histories=histories_of([[NUM_ITEMS]]), now=np.zeros(1))
-    other = score(matcher, only, np.array([[NUM_ITEMS + 1]], np.int32))
-    # Vectors and matching words are shared by chance; categories and brands are not.
-    assert matcher.name != "facets" or (other == 0).all()
-    assert np.isfinite(other).all()
 
 
 def test_proposes_what_is_allowed(matcher: Matcher, states: States) -> None:
@@ -213,16 +202,15 @@ def test_items_without_texts_are_no_error(kind: type[Matcher], corpus: Corpus) -
     assert np.isfinite(score(fitted, random_states(items))).all()
 
 
-def test_witnesses_weigh_each_event(matcher: Matcher, states: States) -> None:
-    if not isinstance(matcher, Witness):
-        pytest.skip(f"{matcher.name} is no witness")
-    state = one(states, 5)
-    weights = np.stack([matcher.witness(state, row) for row in range(NUM_ITEMS)])
+@pytest.mark.parametrize("kind", [kind for kind in MATCHERS if issubclass(kind, Witness)], ids=lambda kind: str(kind.name))
+def test_witnesses_weigh_each_event(kind: type[Matcher], states: States, corpus: Corpus) -> None:
+    witness, state = kind.fit(corpus), one(states, 5)
+    assert isinstance(witness, Witness)
+    weights = np.stack([witness.witness(state, row) for row in range(NUM_ITEMS)])
     assert weights.shape == (NUM_ITEMS, state.histories.num_events)
     assert np.isfinite(weights).all()
     assert (weights > 0).any()
-    wider = one(extended(states), 5)
-    assert matcher.witness(wider, NUM_ITEMS).shape == (state.histories.num_events,)
+    assert np.isfinite(witness.witness(one(extended(states), 5), NUM_ITEMS)).all()
 
 
 def test_a_witness_speaks_for_what_it_scores(corpus: Corpus) -> None:

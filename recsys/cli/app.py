@@ -1,0 +1,325 @@
+"""The grammar of the command line: commands, options, help. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recsys import __version__
+
+if TYPE_CHECKING:
+    from recsys.config import Settings
+
+app = typer.Typer(
+    name="recsys",
+    help="LongRec: recommendations that remember. Begin with `recsys quickstart`.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 something is not installed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+config_app = typer.Typer(help="What is set, and where.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
+
+LEARN, ASK, RUN, MOVE = "Learn", "Ask", "Run", "Move data"
+
+Json = Annotated[
+    str | None,
+    typer.Option("--json", metavar="FILE", help="Also write the result as JSON; - for standard output, and only that."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", envvar="RECSYS_CONFIG", help="TOML file; ./longrec.toml if there is one."),
+]
+Snapshots = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of snapshots.")]
+Store = Annotated[str | None, typer.Option(metavar="URL", help="Event store: a SQLite file, or postgresql://...")]
+Target = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask this server instead of a snapshot here.")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(metavar="loo|gts", help="Leave-one-out or global time split; by default gts if events have timestamps."),
+]
+TestDays = Annotated[float | None, typer.Option(min=0, help="gts: days asked as the test, at the end of the data.")]
+ValidationDays = Annotated[float | None, typer.Option(min=0, help="gts: days before the test that stop the training.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Leave bad rows out and say so, instead of refusing.")]
+UserId = Annotated[str, typer.Option("--user", metavar="ID", help="Who asks; nobody known by default.")]
+Events = Annotated[
+    list[str] | None, typer.Option("--event", metavar="ITEM", help="An item met just now, oldest first; repeatable.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"recsys {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def quickstart(
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Your own data instead of the demo's films.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier quickstart learned.")] = False,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """The whole way on real data: learn, evaluate, serve, ask, tell, ask again."""
+    from recsys.cli.output import Output
+    from recsys.cli.quickstart import quickstart
+
+    quickstart(_settings(config), Output(json_to=json), data=data, fresh=fresh)
+
+
+@app.command()
+def doctor(config: Config = None, store: Store = None, port: int | None = None, json: Json = None) -> None:
+    """Check that everything is here that the engine needs."""
+    from recsys.cli.doctor import doctor
+    from recsys.cli.output import Output
+
+    doctor(Output(json_to=json), store=store, port=port, config=config)
+
+
+@app.command()
+def train(
+    data: Annotated[str | None, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")] = None,
+    from_store: Annotated[bool, typer.Option("--from-store", help="Learn from the event store instead.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of snapshots to publish into.")] = None,
+    store: Store = None,
+    protocol: Protocol = None,
+    test_days: TestDays = None,
+    validation_days: ValidationDays = None,
+    measured: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Also ask test and baselines.")] = True,
+    lenient: Lenient = False,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Learn from events and items, and publish a snapshot."""
+    from recsys.cli.learn import train
+    from recsys.cli.output import Output
+
+    settings = _settings(
+        config,
+        {
+            "paths.snapshots": out,
+            "paths.store": store,
+            "stages.test_days": test_days,
+            "stages.validation_days": validation_days,
+        },
+    )
+    train(
+        settings,
+        Output(json_to=json),
+        data=data,
+        from_store=from_store,
+        protocol=protocol,
+        measured=measured,
+        lenient=lenient,
+    )
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")],
+    protocol: Protocol = None,
+    with_validation: Annotated[
+        bool | None, typer.Option("--with-validation", help="loo: the test remembers the validation events, too.")
+    ] = None,
+    test_days: TestDays = None,
+    validation_days: ValidationDays = None,
+    shuffled_ties: Annotated[
+        bool | None, typer.Option(help="Also with the order of equal times shuffled; by default where days are times.")
+    ] = None,
+    lenient: Lenient = False,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Train from scratch, ask validation and test once, and compare with baselines."""
+    from recsys.cli.learn import judge
+    from recsys.cli.output import Output
+
+    settings = _settings(
+        config,
+        {
+            "stages.with_validation": with_validation,
+            "stages.test_days": test_days,
+            "stages.validation_days": validation_days,
+        },
+    )
+    judge(settings, Output(json_to=json), data=data, protocol=protocol, shuffled_ties=shuffled_ties, lenient=lenient)
+
+
+@app.command()
+def serve(
+    snapshots: Snapshots = None,
+    store: Store = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback it wants TLS.")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes any free one.")] = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Plain text beyond loopback.")] = None,
+    tls_certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM certificate chain.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM private key.")] = None,
+    reflection: Annotated[bool | None, typer.Option(help="Let clients list the services.")] = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Serve the current snapshot over gRPC until SIGTERM."""
+    from recsys.cli.output import Output
+    from recsys.cli.serving import serve
+
+    flags = {
+        "paths.snapshots": snapshots,
+        "paths.store": store,
+        "server.host": host,
+        "server.port": port,
+        "server.insecure": insecure,
+        "server.tls_certificate_path": tls_certificate,
+        "server.tls_key_path": tls_key,
+        "server.reflection": reflection,
+    }
+    serve(_settings(config, flags), Output(json_to=json))
+
+
+@app.command()
+def recommend(
+    user: UserId = "",
+    event: Events = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=200, help="How many items.")] = 10,
+    exclude: Annotated[list[str] | None, typer.Option(metavar="ITEM", help="Not this one; repeatable.")] = None,
+    category: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only of these; repeatable.")] = None,
+    include_seen: Annotated[
+        bool | None, typer.Option("--include-seen/--exclude-seen", help="Items met before; by default as the data does.")
+    ] = None,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    target: Target = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Find items for a user in the whole catalogue."""
+    from recsys.cli.ask import recommend, user_of
+    from recsys.cli.output import Output
+
+    recommend(
+        _settings(config, {"paths.snapshots": snapshots, "paths.store": store}),
+        Output(json_to=json),
+        target=target,
+        user=user_of(user, event or ()),
+        k=k,
+        exclude=exclude or (),
+        categories=category or (),
+        include_seen=include_seen,
+    )
+
+
+@app.command()
+def rank(
+    items: Annotated[list[str] | None, typer.Argument(metavar="ITEM...", help="Item ids.", show_default=False)] = None,
+    text: Annotated[list[str] | None, typer.Option(help="A candidate that is only a text; repeatable.")] = None,
+    user: UserId = "",
+    event: Events = None,
+    top_k: Annotated[int, typer.Option(min=0, help="Show so many; 0 shows all.")] = 0,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    target: Target = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Order given items or texts for a user."""
+    from recsys.cli.ask import rank, user_of
+    from recsys.cli.output import Output
+
+    rank(
+        _settings(config, {"paths.snapshots": snapshots, "paths.store": store}),
+        Output(json_to=json),
+        target=target,
+        user=user_of(user, event or ()),
+        item_ids=items or (),
+        texts=text or (),
+        top_k=top_k,
+    )
+
+
+@app.command()
+def explain(
+    items: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Item ids.")],
+    user: UserId = "",
+    event: Events = None,
+    max_memories: Annotated[int, typer.Option(min=0, max=50, help="Events to name for each item.")] = 5,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    target: Target = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Say why items have their scores, and which of the user's events speak for them."""
+    from recsys.cli.ask import explain, user_of
+    from recsys.cli.output import Output
+
+    explain(
+        _settings(config, {"paths.snapshots": snapshots, "paths.store": store}),
+        Output(json_to=json),
+        target=target,
+        user=user_of(user, event or ()),
+        item_ids=items,
+        max_memories=max_memories,
+    )
+
+
+@app.command("import")
+def import_(
+    source: Annotated[str, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")],
+    store: Store = None,
+    lenient: Lenient = False,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Check events and items and write them into the event store; doing it twice changes nothing."""
+    from recsys.cli.output import Output
+    from recsys.cli.transfer import import_source
+
+    import_source(_settings(config, {"paths.store": store}), Output(json_to=json), source=source, lenient=lenient)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where events and items go.")],
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet, csv, jsonl or ndjson.")] = "parquet",
+    from_store: Annotated[bool, typer.Option("--from-store", help="From the event store, not a snapshot.")] = False,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Write the events and items of a snapshot, or of the event store, to files."""
+    from recsys.cli.output import Output
+    from recsys.cli.transfer import export
+
+    settings = _settings(config, {"paths.snapshots": snapshots, "paths.store": store})
+    export(settings, Output(json_to=json), folder=folder, form=form, from_store=from_store)
+
+
+@app.command()
+def status(snapshots: Snapshots = None, target: Target = None, config: Config = None, json: Json = None) -> None:
+    """Show the snapshots, their sizes, figures and soundness, or what a server serves."""
+    from recsys.cli.output import Output
+    from recsys.cli.status import status
+
+    settings = _settings(config, {"paths.snapshots": snapshots})
+    status(Output(json_to=json), root=settings.paths.snapshots, target=target)
+
+
+@config_app.command("show")
+def config_show(config: Config = None, json: Json = None) -> None:
+    """Show each setting's value, and where it came from."""
+    from recsys.cli.output import Output, table
+    from recsys.config import load_settings
+
+    output, origins = Output(json_to=json), load_settings(config).origins
+    output.show(table(("key", "value", "from"), [(key, value, origin) for key, (value, origin) in origins.items()]))
+    output.result({key: {"value": value, "from": origin} for key, (value, origin) in origins.items()})
+
+
+def _settings(path: Path | None, flags: dict[str, Any] | None = None) -> Settings:
+    from recsys.config import load_settings
+
+    return load_settings(path, flags).settings

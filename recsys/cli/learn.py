@@ -1,0 +1,167 @@
+"""`recsys train` and `recsys evaluate`."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+from rich.console import RenderableType
+
+from recsys.cli.output import Output, table
+from recsys.cli.progress import progress
+from recsys.config import Settings
+from recsys.data.catalogue import Catalogue
+from recsys.data.dataset import Dataset, load_dataset
+from recsys.encode.cache import VectorCache
+from recsys.encode.text import TextEncoder
+from recsys.errors import InvalidInput
+from recsys.evaluate import EvaluateConfig, evaluate, with_shuffled_ties
+from recsys.evaluate.build import build, default_protocol, encode_items
+from recsys.store import EventStore
+from recsys.train.fit import TrainConfig
+from recsys.train.publish import publish
+from recsys.types import Item
+
+_NAMES = {
+    "popularity": "most popular ever",
+    "recency_popularity": "most popular this week",
+    "item_item": "item-item (cosine)",
+    "ease": "EASE",
+    "last_item_transitions": "what followed the last item",
+    "sequence_neighbours": "what others did next",
+    "own_repeat": "own repeats",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A data set, and up to which row of the event store it reaches (0: it is not from the store)."""
+
+    dataset: Dataset
+    store_seq: int = 0
+
+
+def train(
+    settings: Settings, output: Output, *, data: str | None, from_store: bool, protocol: str | None, measured: bool, lenient: bool
+) -> None:
+    """Learns from `data` or the store and publishes a snapshot."""
+    told = _told(settings, data, from_store, lenient)
+    output.show(str(told.dataset.report))
+    config = evaluate_config(settings, protocol or default_protocol(told.dataset))
+    with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
+        built = build(
+            told.dataset,
+            encoder,
+            config,
+            encoder_name=settings.encoder.model,
+            measured=measured,
+            store_seq=told.store_seq,
+            progress=report_progress,
+        )
+    snapshot_id = publish(built.model, settings.paths.snapshots)
+    if measured:
+        show_quality(output, built.report)
+    output.show(f"\nsnapshot {snapshot_id} is current in {settings.paths.snapshots}")
+    output.result({"snapshot_id": snapshot_id, "snapshots": settings.paths.snapshots, "report": built.report})
+
+
+def judge(
+    settings: Settings, output: Output, *, data: str, protocol: str | None, shuffled_ties: bool | None, lenient: bool
+) -> None:
+    """Trains from scratch, asks the test once, and reports; nothing is kept but vectors of texts."""
+    dataset = load_dataset(data, strict=not lenient)
+    output.show(str(dataset.report))
+    config = evaluate_config(settings, protocol or default_protocol(dataset))
+    with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
+        items = encode_items(dataset, encoder, report_progress)
+        report = evaluate(dataset, items, config, report_progress).report
+        # Days as times leave the order inside a day to the file; a figure must not hang on that.
+        if dataset.histories.clock == "relative" if shuffled_ties is None else shuffled_ties:
+            again = evaluate(dataset, items, with_shuffled_ties(config), report_progress).report
+            report["shuffled_ties"] = {name: again[name] for name in ("validation", "test", "slices")}
+        report["encoder_fingerprint"] = encoder.fingerprint
+    report["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    show_quality(output, report)
+    show_slices(output, report)
+    output.result(report)
+
+
+def evaluate_config(settings: Settings, protocol: str) -> EvaluateConfig:
+    """How the settings want a ranker trained and asked."""
+    return EvaluateConfig(protocol=protocol, train=TrainConfig(stages=settings.stages, ranker=settings.ranker))
+
+
+@contextmanager
+def text_encoder(settings: Settings) -> Iterator[TextEncoder]:
+    """The encoder of the settings, with its cache open meanwhile."""
+    wanted = settings.encoder
+    with closing(VectorCache(settings.paths.vectors)) as cache:
+        yield TextEncoder.load(wanted.model, device=wanted.device, max_tokens=wanted.max_tokens, cache=cache)
+
+
+def show_quality(output: Output, report: dict[str, Any]) -> None:
+    """Our figures on the test beside the baselines', best first."""
+    if not output.only_json:
+        output.heading(f"Quality on {report['test']['queries']:,} held-out questions ({report['protocol']})")
+        output.show(quality_table(report))
+
+
+def quality_table(report: dict[str, Any]) -> RenderableType:
+    """One row a method, best NDCG@10 first."""
+    rows = {"LongRec": report["test"]}
+    if "shuffled_ties" in report:
+        rows["LongRec, equal times shuffled"] = report["shuffled_ties"]["test"]
+    rows |= {_NAMES.get(name, name): row for name, row in report.get("baselines", {}).items()}
+    ordered = sorted(rows.items(), key=lambda pair: -pair[1]["ndcg@10"])
+    return table(
+        ("method", "NDCG@10", "95 % interval", "HR@10", "MRR"),
+        [(name, row["ndcg@10"], _interval(row), row["hr@10"], row["mrr"]) for name, row in ordered],
+        numbers=(1, 2, 3, 4),
+    )
+
+
+def show_slices(output: Output, report: dict[str, Any]) -> None:
+    """Where the quality comes from."""
+    shuffled = report.get("shuffled_ties", {}).get("slices", {})
+    columns = ("slice of the test", "questions", "NDCG@10", "HR@10", *(["NDCG@10, ties shuffled"] if shuffled else []))
+    rows = [
+        (name, f"{row['queries']:,}", row["ndcg@10"], row["hr@10"], *([shuffled[name].get("ndcg@10", "")] if shuffled else []))
+        for name, row in report["slices"].items()
+        if row["queries"]
+    ]
+    validation = report["validation"]
+    output.heading("Where it comes from")
+    output.show(table(columns, rows, numbers=range(1, len(columns))))
+    output.show(
+        f"validation: NDCG@10 {validation['ndcg@10']:.4f}, HR@10 {validation['hr@10']:.4f} "
+        f"({validation['queries']:,} questions); {report['num_trees']} trees; {report['seconds']:.0f} s"
+    )
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row["ndcg@10_interval"]
+    return f"{low:.4f} to {high:.4f}"
+
+
+def _told(settings: Settings, data: str | None, from_store: bool, lenient: bool) -> Told:
+    if (data is None) is not from_store:
+        raise InvalidInput.of("DATA", data, "name a source, or --from-store, one of them")
+    if data is not None:
+        return Told(dataset=load_dataset(data, strict=not lenient))
+    with EventStore.open(settings.paths.store) as store:
+        seq = store.seq
+        events = store.events_frame().filter(pl.col("seq") <= seq).drop("seq", "event_id")
+        items = store.items()
+    return replace(Told(dataset=load_dataset((events, _items(items, events)), strict=not lenient)), store_seq=seq)
+
+
+def _items(items: list[Item], events: pl.DataFrame) -> pl.DataFrame:
+    """What the store knows of items, and the bare ids of those that only occur in events."""
+    known = {item.item_id for item in items}
+    bare = [Item(item_id=id_) for id_ in events["item_id"].unique(maintain_order=True) if id_ not in known]
+    return Catalogue([*items, *bare]).to_frame()
+

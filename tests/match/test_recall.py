@@ -1,0 +1,43 @@
+"""The user's own memory: a match far back is found, and its age told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from recsys.match import States
+from recsys.match.recall import Recall
+from recsys.types import Item
+from tests.world import histories_of, table_of
+
+FILLER = [Item(item_id=f"f{n}", title=f"filler number{n}") for n in range(30)]
+ITEMS = table_of([Item(item_id="a", title="red canoe"), Item(item_id="b", title="red canoe"), *FILLER])
+
+
+def scores(life: list[int], candidates: list[int]) -> np.ndarray:
+    states = States(histories=histories_of([life]), now=np.zeros(1), items=ITEMS)
+    return Recall().read(states).score(np.array([candidates], np.int32))[0]
+
+
+def test_a_match_of_long_ago_is_found_with_its_age() -> None:
+    life = [0, *(2 + n % 30 for n in range(1_000))]
+    best, often, age = scores(life, [1])[0]
+    assert best == pytest.approx(1.0, abs=1e-5)
+    assert age == pytest.approx(np.log1p(1_000))
+    assert often >= np.log(2) - 1e-5
+
+
+def test_often_counts_the_matches() -> None:
+    once, thrice = scores([0, 5], [1])[0, 1], scores([0, 5, 0, 0], [1])[0, 1]
+    assert np.expm1(thrice) - np.expm1(once) == pytest.approx(2.0, abs=1e-3)
+
+
+def test_age_is_of_the_latest_match() -> None:
+    assert scores([0, 5, 0, 6], [1])[0, 2] == pytest.approx(np.log(2))
+
+
+def test_witness_names_the_events_that_resemble() -> None:
+    states = States(histories=histories_of([[0, 5, 0, 9]]), now=np.zeros(1), items=ITEMS)
+    weights = Recall().witness(states, 1)
+    np.testing.assert_allclose(weights[[0, 2]], 1.0, atol=1e-4)
+    assert weights[[1, 3]].max() < 0.5
