@@ -12,13 +12,14 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import grpc
 import numpy as np
+
+T = TypeVar("T")
 
 RANK = "/recsys.v1.RankingService/RankItems"
 UNSENT = "UNSENT"
@@ -40,14 +41,29 @@ class Traffic:
     seconds: float
 
     @property
+    def calls(self) -> int:
+        """Calls that were due, answered or not."""
+        return len(self.latency_ms) + sum(self.failed.values())
+
+    @property
     def calls_per_s(self) -> float:
         """Answers a second."""
         return len(self.latency_ms) / self.seconds
 
     def percentile_ms(self, q: float) -> float:
         """The latency that `q` % of all calls kept to; infinite where more than the rest of them failed."""
-        unanswered = np.full(sum(self.failed.values()), np.inf)
+        unanswered = np.full(self.calls - len(self.latency_ms), np.inf)
         return float(np.percentile(np.append(self.latency_ms, unanswered), q, method="higher"))
+
+
+def joined(parts: Sequence[Traffic]) -> Traffic:
+    """Several measurements as one, one after the other."""
+    failed = sum((Counter(part.failed) for part in parts), Counter[str]())
+    return Traffic(
+        latency_ms=np.concatenate([part.latency_ms for part in parts]),
+        failed=dict(failed),
+        seconds=sum(part.seconds for part in parts),
+    )
 
 
 @dataclass(slots=True)
@@ -90,14 +106,17 @@ def ask(target: str, request: bytes, *, timeout_s: float) -> bytes:
     return asyncio.run(_with_channel(target, lambda call: call(request, timeout_s)))
 
 
-async def _with_channel(target: str, work: Callable[[Call], Awaitable[Any]]) -> Any:
-    async with _channel(target) as call:
+async def _with_channel(target: str, work: Callable[[Call], Awaitable[T]]) -> T:
+    """`work` with a connected channel of its own."""
+    options = [("grpc.max_receive_message_length", _MAX_BYTES), ("grpc.max_send_message_length", _MAX_BYTES)]
+    async with grpc.aio.insecure_channel(target, options) as channel:
+        await channel.channel_ready()
+        method = channel.unary_unary(RANK, request_serializer=None, response_deserializer=None)
+
+        async def call(request: bytes, timeout_s: float) -> bytes:
+            return await method(request, timeout=timeout_s)
+
         return await work(call)
-
-
-@asynccontextmanager
-async def _channel(target: str):  # type: ignore[no-untyped-def]  # replaced below
-    yield
 
 
 async def _offer(
@@ -117,9 +136,7 @@ async def _offer(
     return log.traffic(time.monotonic() - start)
 
 
-async def _saturate(
-    call: Call, requests: Sequence[bytes], callers: int, seconds: float, timeout_s: float
-) -> Traffic:
+async def _saturate(call: Call, requests: Sequence[bytes], callers: int, seconds: float, timeout_s: float) -> Traffic:
     log, supply, start = _Log(), itertools.cycle(requests), time.monotonic()
 
     async def caller() -> None:

@@ -99,7 +99,9 @@ def _settings(origins: Mapping[str, tuple[Any, str]]) -> Settings:
         found = [(".".join(map(str, each["loc"])), each["msg"], each["input"]) for each in error.errors()]
         raise InvalidInput(
             [
-                Violation(key, shorten(value), f"{reason} (from {_where(origins[key][1])})" if key in origins else reason)
+                Violation(
+                    key, shorten(value), f"{reason} (from {_where(origins[key][1])})" if key in origins else reason
+                )
                 for key, reason, value in found
             ]
         ) from error

@@ -13,9 +13,7 @@ from jaxtyping import Float32
 from recsys.match import Matcher, States, Witness
 
 
-def evidence(
-    matchers: Sequence[Matcher], states: States, row: int
-) -> tuple[Float32[np.ndarray, " L"], list[str]]:
+def evidence(matchers: Sequence[Matcher], states: States, row: int) -> tuple[Float32[np.ndarray, " L"], list[str]]:
     """Each event's weight for item `row`, its shares summed over the matchers, and the matcher that weighs it most.
 
     A matcher's weights are scaled to sum to 1, so that a matcher of large numbers does not drown the others; it takes

@@ -1,8 +1,8 @@
-"""From matcher scores and context to the ranker's rows. One ordered list of names, one function, for training and serving.
+"""From matcher scores and context to the ranker's rows. One ordered list of names, one function, to train and to serve.
 
-A relative signal is seen as its share of the best candidate's (`_norm`) and as its place among the candidates (`_rank`); an
-absolute one as it is and as its place. Places count strictly better candidates, so ties share a place and no order of
-rows or ids can leak into a feature; what differs by rounding only is a tie.
+A relative signal is seen as its share of the best candidate's (`_norm`) and as its place among the candidates
+(`_rank`); an absolute one as it is and as its place. Places count strictly better candidates, so ties share a place and
+no order of rows or ids can leak into a feature; what differs by rounding only is a tie.
 
 Letters: B users, K candidates, S signals of all matchers together, F features.
 """
@@ -45,7 +45,7 @@ def build_features(
     absolute = np.array([s.absolute for s in signals])
     best = np.where(valid[..., None], scores, 0.0).max(axis=1, keepdims=True, initial=0.0)
     values = np.where(absolute, scores, scores / np.maximum(best, 1e-9))
-    places = np.stack([competition_rank(scores[..., s], valid) for s in range(len(signals))], axis=-1)
+    places = competition_rank(scores.transpose(0, 2, 1), valid[:, None]).transpose(0, 2, 1)
     found = [s.proposes > 0 for s in signals]
     found_by = ((scores > 0) & (places < 50))[..., found].sum(axis=-1)
     context = np.broadcast_to(_context(states)[:, None], (*candidates.shape, 3))
@@ -53,18 +53,20 @@ def build_features(
     return np.concatenate([values, places, context, found_by[..., None], cold[..., None]], axis=-1).astype(np.float32)
 
 
-def competition_rank(scores: Float32[np.ndarray, "B K"], valid: Bool[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K"]:
+def competition_rank(
+    scores: Float32[np.ndarray, "*rows K"], valid: Bool[np.ndarray, "*#rows K"]
+) -> Float32[np.ndarray, "*rows K"]:
     """How many valid candidates of the row score strictly higher, by more than the rounding of a sum."""
     masked = np.where(valid, scores, scores.min(initial=0.0))
-    order = np.argsort(-masked, axis=1, kind="stable")
-    ordered = np.take_along_axis(masked, order, axis=1)
-    rounding = RELATIVE * np.abs(ordered[:, :-1]) + ABSOLUTE * np.abs(ordered[:, :1])
+    order = np.argsort(-masked, axis=-1)
+    ordered = np.take_along_axis(masked, order, axis=-1)
+    rounding = RELATIVE * np.abs(ordered[..., :-1]) + ABSOLUTE * np.abs(ordered[..., :1])
     fresh = np.ones(ordered.shape, bool)
-    fresh[:, 1:] = ordered[:, :-1] - ordered[:, 1:] > rounding
-    first = np.maximum.accumulate(np.where(fresh, np.arange(ordered.shape[1]), 0), axis=1)
-    ranks = np.empty_like(first)
-    np.put_along_axis(ranks, order, first, axis=1)
-    return ranks.astype(np.float32)
+    fresh[..., 1:] = ordered[..., :-1] - ordered[..., 1:] > rounding
+    first = np.maximum.accumulate(np.where(fresh, np.arange(ordered.shape[-1], dtype=np.int32), 0), axis=-1)
+    ranks = np.empty(first.shape, np.float32)
+    np.put_along_axis(ranks, order, first, axis=-1)
+    return ranks
 
 
 def _context(states: States) -> Float32[np.ndarray, "B 3"]:

@@ -52,8 +52,8 @@ class Flow:
     ) -> Field:
         """What the matchers propose among the allowed, together with the candidates asked for.
 
-        Asked candidates are judged in the field of what the engine itself would propose: places and shares then mean the
-        same in every request, whether it brings 3 candidates or 500, and the same as in training.
+        Asked candidates are judged in the field of what the engine itself would propose: places and shares then mean
+        the same in every request, whether it brings 3 candidates or 500, and the same as in training.
         """
         readings = [matcher.read(states) for matcher in self.matchers]
         proposed = [reading.propose(allowed) for reading in readings]

@@ -34,7 +34,7 @@ def ranking_metrics(
         top = ordered[:, :cut]
         gains = 1.0 / np.log2(np.arange(top.shape[1]) + 2.0)
         ideal = np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(cut) + 2.0))])[np.minimum(num_targets, cut)]
-        out[f"hr@{cut}"] = top.any(axis=1).astype(np.float64)
+        out[f"hr@{cut}"] = np.asarray(top.any(axis=1), np.float64)
         out[f"recall@{cut}"] = top.sum(axis=1) / np.maximum(num_targets, 1)
         out[f"ndcg@{cut}"] = (top * gains).sum(axis=1) / np.maximum(ideal, 1e-12)
     first = ordered.argmax(axis=1) if ordered.shape[1] else np.zeros(len(hits), np.int64)

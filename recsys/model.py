@@ -1,10 +1,10 @@
 """A model: all that a snapshot holds, in memory. Fitted once, never changed; `save` and `load` are its file layout.
 
-    catalogue.parquet  vectors.npy                items, and the vectors of their texts
-    users.parquet      histories.npz              who did what
-    matchers/NAME/...                             fitted matchers, a folder each
-    ranker.txt                                    LightGBM's own text format
-    model.json                                    settings, matcher names, feature names
+catalogue.parquet  vectors.npy                items, and the vectors of their texts
+users.parquet      histories.npz              who did what
+matchers/NAME/...                             fitted matchers, a folder each
+ranker.txt                                    LightGBM's own text format
+model.json                                    settings, matcher names, feature names
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Model:
         """Write every part into an existing empty folder."""
         self.items.catalogue.write(folder / "catalogue.parquet")
         np.save(folder / "vectors.npy", self.items.base)
-        pl.DataFrame({"user_id": list(self.users)}, schema={"user_id": pl.String}).write_parquet(folder / "users.parquet")
+        users = pl.DataFrame({"user_id": list(self.users)}, schema={"user_id": pl.String})
+        users.write_parquet(folder / "users.parquet")
         self.histories.save(folder / "histories.npz")
         save_matchers(self.flow.matchers, folder / "matchers")
         if self.ranker:
@@ -87,7 +88,8 @@ class Model:
         Raises MixedSnapshot where its parts do not fit together.
         """
         description = json.loads((folder / "model.json").read_text())
-        items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), np.load(folder / "vectors.npy", allow_pickle=False))
+        vectors = np.load(folder / "vectors.npy", allow_pickle=False)
+        items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), vectors)
         users = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"].to_list(), name="user_id")
         histories = Histories.load(folder / "histories.npz")
         flow = Flow(load_matchers(folder / "matchers", items, description["matchers"]), len(items))
@@ -119,7 +121,7 @@ class Model:
 
 def _settings(values: dict[str, object]) -> ModelSettings:
     known = {f.name for f in fields(ModelSettings)}
-    if unknown := set(values) - known:
-        raise MixedSnapshot(f"model.json: settings {sorted(unknown)} are unknown to this version")
+    if strange := set(values) ^ known:
+        raise MixedSnapshot(f"model.json: settings {sorted(strange)} are of another version")
     values["ignored_types"] = tuple(values["ignored_types"])  # type: ignore[arg-type]  # JSON has no tuples
     return ModelSettings(**values)  # type: ignore[arg-type]  # checked by name above, written by this version

@@ -16,7 +16,7 @@ import lightgbm as lgb
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from recsys.errors import InvalidInput
+from recsys.errors import InvalidInput, MixedSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +70,8 @@ class Ranker:
 
         Costs about a thousand predictions (Lundberg et al. 2020, TreeSHAP): never on the ranking path.
         """
+        if len(rows) == 0:
+            return np.zeros((0, len(self.features) + 1))
         return np.asarray(self.booster.predict(rows, pred_contrib=True, num_threads=1), np.float64)
 
     def importance(self) -> dict[str, float]:
@@ -82,9 +84,12 @@ class Ranker:
 
     @classmethod
     def from_text(cls, text: str, features: Sequence[str]) -> Ranker:
+        """What `to_text` wrote. Raises MixedSnapshot where it was trained on other features, or in another order."""
         booster = lgb.Booster(model_str=text)
-        if booster.num_feature() != len(features):
-            raise InvalidInput.of("features", booster.num_feature(), f"the ranker was trained on {len(features)} features")
+        trained = booster.feature_name()
+        if trained != list(features):
+            strange = sorted(set(trained) ^ set(features)) or "the same in another order"
+            raise MixedSnapshot(f"the ranker has {len(trained)} features, its snapshot {len(features)}: {strange}")
         return cls(booster, tuple(features))
 
 
@@ -98,8 +103,9 @@ def fit_ranker(
     """Train on `train`, stop where NDCG@10 on `validation` is best. `on_tree(done, most)` reports progress."""
     config = config or RankerConfig()
     train, validation = train.with_positive(), validation.with_positive()
-    if len(train.sizes) == 0 or len(validation.sizes) == 0:
-        raise InvalidInput.of("train", len(train.sizes), "no query has its target among the candidates; more events are needed")
+    for name, examples in (("train", train), ("validation", validation)):
+        if len(examples.sizes) == 0:
+            raise InvalidInput.of(name, 0, "no query has its target among the candidates; more events are needed")
     data = lgb.Dataset(train.features, train.labels, group=train.sizes, feature_name=list(features))
     held = lgb.Dataset(validation.features, validation.labels, group=validation.sizes, reference=data)
     callbacks: list[Any] = [lgb.early_stopping(config.patience, verbose=False)]

@@ -43,7 +43,8 @@ class Recommender:
         wanted = model.settings.encoder_fingerprint
         if encoder.fingerprint != wanted:
             raise MixedSnapshot(f"the item vectors come from encoder {wanted}, but {encoder.fingerprint} is loaded")
-        return cls(model=model, encoder=encoder, items=model.items, fingerprints={"encoder": wanted}, created=time.time())
+        fingerprints = {"encoder": wanted}
+        return cls(model=model, encoder=encoder, items=model.items, fingerprints=fingerprints, created=time.time())
 
     @classmethod
     def open(cls, root: str | Path, snapshot_id: str | None = None, *, encoder: TextEncoder | None = None) -> Self:
@@ -85,10 +86,12 @@ class Recommender:
     def rank(self, user: User, candidates: Sequence[Candidate], *, top_k: int = 0, parts: bool = False) -> Ranking:
         """Order `candidates` for `user`; every row is answered, the unknown ones with their fallback named.
 
-        `top_k` 0 returns all. Raises InvalidInput for no candidates or one with neither id nor text.
+        `top_k` 0 returns all. Raises InvalidInput for no candidates, one with neither id nor text, a negative `top_k`.
         """
         if not candidates:
             raise InvalidInput.of("candidates", candidates, "must not be empty")
+        if top_k < 0:
+            raise InvalidInput.of("top_k", top_k, "must be at least 0")
         view, rows, notes = self._resolve(candidates)
         states = user_state(self.model, view, user)
         asked = np.unique(rows).astype(np.int32)[None]
@@ -122,8 +125,8 @@ class Recommender:
         seen = self.model.settings.include_seen if include_seen is None else include_seen
         allowed = self._allowed(states, seen, exclude, categories)
         field_ = self.model.flow.field(states, allowed)
-        if (missing := min(k, int(allowed.sum())) - field_.candidates.shape[1]) > 0:
-            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k + missing))
+        if field_.candidates.shape[1] < min(k, int(allowed.sum())):
+            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k))
         scores = self._scores(field_)[0]
         order = np.argsort(-scores, kind="stable")[: min(k, int(field_.valid.sum()))]
         ranked = [
@@ -158,9 +161,11 @@ class Recommender:
         ]
 
     def history(self, user: User) -> list[Event]:
-        """All that is remembered of the user, oldest first; `user.events` after what the snapshot holds."""
+        """All that is remembered of the user, oldest first; an event without a time has just happened."""
         past = events_of(remembered(self.model, user), self.model.items, user.user_id)
-        return sorted([*past, *user.events], key=lambda event: event.timestamp or 0.0)
+        if self.model.histories.clock != "timestamp":
+            return [*past, *sorted(user.events, key=lambda event: event.timestamp or 0.0)]
+        return sorted([*past, *user.events], key=lambda event: np.inf if event.timestamp is None else event.timestamp)
 
     def search_history(self, user: User, text: str, k: int) -> list[Remembered]:
         """The user's k events whose item texts are closest to `text`, the closest first."""
@@ -245,9 +250,7 @@ class Recommender:
             return fallback_scores(field_, self.model.flow.signals)
         return rank_field(field_, self.model.ranker)
 
-    def _places(
-        self, field_: Field, rows: Int32[np.ndarray, " K"]
-    ) -> tuple[np.ndarray, Float64[np.ndarray, " K"]]:
+    def _places(self, field_: Field, rows: Int32[np.ndarray, " K"]) -> tuple[np.ndarray, Float64[np.ndarray, " K"]]:
         """Where each asked row stands in the field, and its score."""
         order = np.argsort(field_.candidates[0], kind="stable")
         places = order[np.searchsorted(field_.candidates[0], rows, sorter=order)]
@@ -264,11 +267,14 @@ class Recommender:
         notes: tuple[Fallback, ...],
         parts: bool,
     ) -> RankedItem:
-        names = (signal.name for signal in self.model.flow.signals)
-        shown = dict(zip(names, map(float, field_.scores[0, place]), strict=True)) if parts else {}
+        shown = self._parts(field_, place) if parts else {}
         cold = field_.candidates[0, place] >= self.model.flow.num_fitted
         fallbacks = notes or ((Fallback.COLD_ITEM,) if cold else ())
         return RankedItem(item_id=item_id, score=score, rank=rank, index=index, parts=shown, fallbacks=fallbacks)
+
+    def _parts(self, field_: Field, place: int) -> dict[str, float]:
+        names = (signal.name for signal in self.model.flow.signals)
+        return dict(zip(names, map(float, field_.scores[0, place]), strict=True))
 
     def _ranking(self, states: States, ranked: Sequence[RankedItem]) -> Ranking:
         fallbacks = [Fallback.UNKNOWN_USER] if states.histories.num_events == 0 else []

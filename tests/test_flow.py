@@ -103,9 +103,7 @@ def test_padding_is_never_ranked(small: World) -> None:
 def test_the_order_without_a_ranker_is_the_mean_share() -> None:
     signals = (Signal("a", proposes=1), Signal("b", absolute=True), Signal("c", proposes=1))
     scores = np.array([[[4, 9, 0], [2, 9, 1], [0, 9, 0]]], np.float32)
-    field = Field(
-        candidates=np.array([[5, 6, -1]], np.int32), scores=scores, features=np.zeros((1, 3, 0), np.float32)
-    )
+    field = Field(candidates=np.array([[5, 6, -1]], np.int32), scores=scores, features=np.zeros((1, 3, 0), np.float32))
     assert fallback_scores(field, signals).tolist() == [[0.5, 0.75, -np.inf]]
 
 

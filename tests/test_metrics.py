@@ -10,9 +10,7 @@ from recsys.metrics import CUTS, bootstrap_interval, ranking_metrics
 
 
 def metrics(scores: list[float], hits: list[int], num_targets: int) -> dict[str, float]:
-    found = ranking_metrics(
-        np.array([scores], np.float64), np.array([hits], bool), np.array([num_targets], np.int64)
-    )
+    found = ranking_metrics(np.array([scores], np.float64), np.array([hits], bool), np.array([num_targets], np.int64))
     return {name: float(values[0]) for name, values in found.items()}
 
 

@@ -31,7 +31,7 @@ START_S = 1_600_000_000.0
 
 
 class WordEncoder:
-    """Texts to unit vectors by their words alone: texts of equal words are equal, of no common word about orthogonal."""
+    """Texts to unit vectors by their words alone: of equal words equal, of no common word about orthogonal."""
 
     def __init__(self, dimension: int = 32) -> None:
         self.dimension = dimension

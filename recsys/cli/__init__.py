@@ -1,4 +1,4 @@
-"""The command line. `app` is its grammar; each command's work stands in a file of its own, imported when it is asked for.
+"""The command line: `app` is its grammar; each command's work stands in a file of its own, imported when it runs.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 something is not installed, 130 interrupted.
 """
@@ -9,19 +9,25 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from recsys.cli.app import app
 from recsys.errors import InvalidInput, MissingExtra, NotFound, RecsysError
 
 FAILED, MISUSED, NOT_INSTALLED = 1, 2, 3
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs a command (None: the process's own arguments) and exits with its code; a mistake gets a message, no stack."""
+    """Runs a command (None: the process's arguments) and exits with its code; a mistake gets a message, no stack."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a title may hold what the terminal cannot show
             stream.reconfigure(errors="replace")
     try:
+        from recsys.cli.app import app  # the client's install has no typer
+
         app(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "recsys":
+            raise
+        _say(MissingExtra(error.name or "a package", "engine,serve"))
+        sys.exit(NOT_INSTALLED)
     except RecsysError as error:
         _say(error)
         sys.exit(_code(error))

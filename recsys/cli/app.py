@@ -19,12 +19,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 config_app = typer.Typer(help="What is set, and where.", no_args_is_help=True)
-app.add_typer(config_app, name="config")
 
-LEARN, ASK, RUN, MOVE = "Learn", "Ask", "Run", "Move data"
+START, LEARN, ASK, RUN, MOVE = "Start here", "Learn", "Ask", "Run", "Move data"
+app.add_typer(config_app, name="config", rich_help_panel=RUN)
 
 Json = Annotated[
     str | None,
@@ -39,7 +39,9 @@ Store = Annotated[str | None, typer.Option(metavar="URL", help="Event store: a S
 Target = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask this server instead of a snapshot here.")]
 Protocol = Annotated[
     str | None,
-    typer.Option(metavar="loo|gts", help="Leave-one-out or global time split; by default gts if events have timestamps."),
+    typer.Option(
+        metavar="loo|gts", help="Leave-one-out or global time split; by default gts if events have timestamps."
+    ),
 ]
 TestDays = Annotated[float | None, typer.Option(min=0, help="gts: days asked as the test, at the end of the data.")]
 ValidationDays = Annotated[float | None, typer.Option(min=0, help="gts: days before the test that stop the training.")]
@@ -57,7 +59,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def quickstart(
     data: Annotated[str | None, typer.Option(metavar="DIR", help="Your own data instead of the demo's films.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier quickstart learned.")] = False,
@@ -71,16 +73,16 @@ def quickstart(
     quickstart(_settings(config), Output(json_to=json), data=data, fresh=fresh)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(config: Config = None, store: Store = None, port: int | None = None, json: Json = None) -> None:
     """Check that everything is here that the engine needs."""
     from recsys.cli.doctor import doctor
     from recsys.cli.output import Output
 
-    doctor(Output(json_to=json), store=store, port=port, config=config)
+    doctor(Output(json_to=json), config=config, flags={"paths.store": store, "server.port": port})
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def train(
     data: Annotated[str | None, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")] = None,
     from_store: Annotated[bool, typer.Option("--from-store", help="Learn from the event store instead.")] = False,
@@ -118,7 +120,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def evaluate(
     data: Annotated[str, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")],
     protocol: Protocol = None,
@@ -149,7 +151,7 @@ def evaluate(
     judge(settings, Output(json_to=json), data=data, protocol=protocol, shuffled_ties=shuffled_ties, lenient=lenient)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def serve(
     snapshots: Snapshots = None,
     store: Store = None,
@@ -179,7 +181,7 @@ def serve(
     serve(_settings(config, flags), Output(json_to=json))
 
 
-@app.command()
+@app.command(rich_help_panel=ASK)
 def recommend(
     user: UserId = "",
     event: Events = None,
@@ -187,7 +189,8 @@ def recommend(
     exclude: Annotated[list[str] | None, typer.Option(metavar="ITEM", help="Not this one; repeatable.")] = None,
     category: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only of these; repeatable.")] = None,
     include_seen: Annotated[
-        bool | None, typer.Option("--include-seen/--exclude-seen", help="Items met before; by default as the data does.")
+        bool | None,
+        typer.Option("--include-seen/--exclude-seen", help="Items met before; by default as the data does."),
     ] = None,
     snapshots: Snapshots = None,
     store: Store = None,
@@ -211,7 +214,7 @@ def recommend(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=ASK)
 def rank(
     items: Annotated[list[str] | None, typer.Argument(metavar="ITEM...", help="Item ids.", show_default=False)] = None,
     text: Annotated[list[str] | None, typer.Option(help="A candidate that is only a text; repeatable.")] = None,
@@ -239,7 +242,7 @@ def rank(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=ASK)
 def explain(
     items: Annotated[list[str], typer.Argument(metavar="ITEM...", help="Item ids.")],
     user: UserId = "",
@@ -265,7 +268,7 @@ def explain(
     )
 
 
-@app.command("import")
+@app.command("import", rich_help_panel=MOVE)
 def import_(
     source: Annotated[str, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")],
     store: Store = None,
@@ -280,7 +283,7 @@ def import_(
     import_source(_settings(config, {"paths.store": store}), Output(json_to=json), source=source, lenient=lenient)
 
 
-@app.command()
+@app.command(rich_help_panel=MOVE)
 def export(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where events and items go.")],
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="parquet, csv, jsonl or ndjson.")] = "parquet",
@@ -298,7 +301,7 @@ def export(
     export(settings, Output(json_to=json), folder=folder, form=form, from_store=from_store)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def status(snapshots: Snapshots = None, target: Target = None, config: Config = None, json: Json = None) -> None:
     """Show the snapshots, their sizes, figures and soundness, or what a server serves."""
     from recsys.cli.output import Output

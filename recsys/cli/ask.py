@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -120,12 +121,20 @@ def engine(settings: Settings, target: str | None) -> Iterator[Engine]:
 
 
 def user_of(user_id: str, events: Sequence[str]) -> User:
-    """Who asks, with item ids of this moment as inline history, oldest first."""
-    return User(user_id=user_id, events=tuple(Event(user_id=user_id, item_id=item_id) for item_id in events))
+    """Who asks, now, with item ids of this moment as inline history, oldest first."""
+    history = tuple(Event(user_id=user_id, item_id=item_id) for item_id in events)
+    return User(user_id=user_id, events=history, now=time.time())
 
 
 def rank(
-    settings: Settings, output: Output, *, target: str | None, user: User, item_ids: Sequence[str], texts: Sequence[str], top_k: int
+    settings: Settings,
+    output: Output,
+    *,
+    target: str | None,
+    user: User,
+    item_ids: Sequence[str],
+    texts: Sequence[str],
+    top_k: int,
 ) -> None:
     candidates = [*(Candidate(item_id=each) for each in item_ids), *(Candidate(text=each) for each in texts)]
     if not candidates:

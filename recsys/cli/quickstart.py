@@ -72,7 +72,13 @@ def quickstart(settings: Settings, output: Output, *, data: str | None, fresh: b
     told = _serve_and_ask(settings, output, dataset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     output.heading(f"Done in {time.monotonic() - started:.0f} s, {peak / 1024**3:.1f} GiB at most. Next:")
-    output.show(*(f"  {command}" for command in next_commands(HOME, told["user_id"], told["liked"])))
+    output.lines(
+        *(
+            f"  {line}"
+            for why, command in next_commands(HOME, told["user_id"], told["liked"])
+            for line in (f"# {why}", command)
+        )
+    )
     output.result(
         {
             "snapshot_id": learned.snapshot_id,
@@ -169,9 +175,9 @@ def _reading(report: dict[str, Any]) -> str:
     """The table in a sentence."""
     baselines = {name: row["ndcg@10"] for name, row in report["baselines"].items()}
     popular, ours = baselines["popularity"], report["test"]["ndcg@10"]
-    split = "the latest part of the data" if report["protocol"] == "gts" else "everyone's last event"
+    split = "the latest part of the data" if report["protocol"] == "gts" else "each user's last event"
     return (
-        f"Asked: what comes next, among all items, for {split}. NDCG@10 is 1 where the answer always stands first, 0 "
-        f"where it is never among ten;\nHR@10 is the share of questions with an answer among ten. LongRec reaches "
-        f"{ours / max(popular, 1e-9):.1f} times the NDCG of the most popular items."
+        f"Asked: what comes next, out of {report['num_items']:,} items, in {split}?\n"
+        f"NDCG@10 is 1 where the answer always stands first, 0 where it is never among ten; HR@10 is how often it is "
+        f"among ten.\nLongRec reaches {ours / max(popular, 1e-9):.1f} times the NDCG of the most popular items."
     )

@@ -1,4 +1,4 @@
-"""One user's story, told through the client: who asks, what is proposed and why, and that a new event counts at once."""
+"""One user's story, told through the client: who asks, what is proposed and why, and that a new event counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ _LENGTHS = (100, 500)
 _RECENT, _LONG_PAST = 5, 4
 _EXPLAINED = 3
 _CALLS, _CANDIDATES = 200, 100
+_MINUTE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +39,20 @@ class Tour:
     def run(self) -> dict[str, Any]:
         user_id = self.dataset.users.ids[long_lived(self.dataset.histories)]
         memories = self._memories(user_id)
-        now = memories[0].event.timestamp
-        self._introduce(user_id, memories, now)
-        page = self.client.recommend_items(User(user_id=user_id), page_size=10)
-        self._show_page(f"What is recommended to {user_id} now", page)
-        self._explain(page, now)
-        written = self._tell(user_id, page)
-        latency = self._measure()
-        liked = [memory.event.item_id for memory in memories[:2]]
+        last = memories[0].event.timestamp
+        # The data may be an archive: whoever asks in it asks a minute after their last event, not today.
+        asking = User(user_id=user_id, now=None if last is None else last + _MINUTE_S)
+        self._introduce(user_id, memories, last)
+        page = self.client.recommend_items(asking, page_size=10)
+        self._show_page(f"What is recommended to {user_id}{_on(last)}", page)
+        self._explain(page, last)
+        written = self._tell(asking, page)
         return {
             "user_id": user_id,
             "recommended": [row.item_id for row in page.items],
             "written": written,
-            "latency_ms": latency,
-            "liked": liked,
+            "latency_ms": self._measure(),
+            "liked": [memory.event.item_id for memory in memories[:2]],
         }
 
     def _memories(self, user_id: str) -> list[Remembered]:
@@ -91,29 +92,30 @@ class Tour:
             self.output.show(self._title(explanation.item_id))
             show_reasons(self.output, explanation, now)
 
-    def _tell(self, user_id: str, page: RankedPage) -> str:
+    def _tell(self, asking: User, page: RankedPage) -> str:
         """Writes that the user took the first recommendation, and sees to it that the next answers know."""
         top = page.items[0].item_id
         histories = self.dataset.histories
-        value = None if np.isnan(histories.values).all() else float(np.nanmax(histories.values))
         event = Event(
-            user_id=user_id, item_id=top, event_type=histories.event_types[0], timestamp=time.time(), value=value
+            user_id=asking.user_id,
+            item_id=top,
+            event_type=histories.event_types[0],
+            timestamp=asking.now,
+            value=None if np.isnan(histories.values).all() else float(np.nanmax(histories.values)),
         )
         self.client.write_events([event])
-        newest = self.client.list_memories(user_id, page_size=1).memories[0].event
-        after = self.client.recommend_items(User(user_id=user_id), page_size=10, include_seen=False)
+        newest = self.client.list_memories(asking.user_id, page_size=1).memories[0].event
+        later = replace(asking, now=None if asking.now is None else asking.now + _MINUTE_S)
+        after = self.client.recommend_items(later, page_size=10, include_seen=False)
         if newest.item_id != top or top in {row.item_id for row in after.items}:
             raise RecsysError(f"the event on item {top} was written, but the next answer does not know it")
-        self._show_page(f"The user takes {self._title(top)}; the very next answer", after)
+        self._show_page(f"The user takes {self._title(top)}. The very next answer", after)
+        new = {row.item_id for row in after.items} - {row.item_id for row in page.items}
         self.output.show(
-            f"The event is on disk and first in the user's memory, and {self._title(top)} is no longer proposed: "
-            f"{self._change(page, after)}."
+            f"The event is on disk, it is the newest of the user's memory, and {self._title(top)} is no longer "
+            f"proposed.\nIn the new answer {len(new)} of {len(after.items)} were not in the one before."
         )
         return top
-
-    def _change(self, before: RankedPage, after: RankedPage) -> str:
-        new = {row.item_id for row in after.items} - {row.item_id for row in before.items}
-        return f"{len(new)} of the ten {'is' if len(new) == 1 else 'are'} new"
 
     def _measure(self) -> dict[str, float]:
         """Calls one after the other, each for another user with other candidates."""
@@ -127,12 +129,18 @@ class Tour:
             self.client.rank_items(user, candidates)
             times_ms.append((time.perf_counter() - started) * 1e3)
         found = {name: float(np.percentile(times_ms, share)) for name, share in (("p50", 50), ("p99", 99))}
-        self.output.heading(f"How fast: {_CALLS} RankItems calls of {min(_CANDIDATES, len(items))} candidates, one by one")
+        self.output.heading(
+            f"How fast: {_CALLS} RankItems calls of {min(_CANDIDATES, len(items))} candidates, one by one"
+        )
         self.output.show(table(("", "milliseconds"), [(name, f"{at:.1f}") for name, at in found.items()], numbers=(1,)))
         return found
 
     def _title(self, item_id: str) -> str:
         return title(self.dataset.catalogue.get(item_id), item_id)
+
+
+def _on(timestamp: float | None) -> str:
+    return "" if timestamp is None else f" on {day(timestamp)}"
 
 
 def long_lived(histories: Histories) -> int:
@@ -146,16 +154,19 @@ def long_lived(histories: Histories) -> int:
     return int(spans.argmax())
 
 
-def next_commands(home: Path, user_id: str, liked: Sequence[str]) -> tuple[str, str, str]:
-    """Three commands that run as they stand."""
+def next_commands(home: Path, user_id: str, liked: Sequence[str]) -> list[tuple[str, str]]:
+    """(what for, a command that runs as it stands)."""
     snapshots = f"--snapshots {home / 'snapshots'}"
     events = " ".join(f"--event {item_id}" for item_id in liked)
-    return (
-        f"{program()} recommend {snapshots} {events}                 # for someone new who took these",
-        f"{program()} status {snapshots}                  # what the snapshot holds",
-        f"{program()} serve {snapshots} --store {home / 'events.sqlite'}    # then: {program()} recommend "
-        f"--target 127.0.0.1:50051 --user {user_id}",
-    )
+    store = home / "events.sqlite"
+    return [
+        ("for someone new, who has just met two items", f"{program()} recommend {snapshots} {events}"),
+        ("what the snapshot holds", f"{program()} status {snapshots}"),
+        (
+            f"a server; ask it with: {program()} recommend --target 127.0.0.1:50051 --user {user_id}",
+            f"{program()} serve {snapshots} --store {store}",
+        ),
+    ]
 
 
 def program() -> str:

@@ -84,7 +84,8 @@ class Histories:
 
     def last(self, k: int) -> Histories:
         """Each user's last `k` events."""
-        return self.keep(self.ages < k)
+        lengths = np.minimum(self.lengths, k)
+        return self._spans(self.indptr[1:] - lengths, lengths)
 
     def before(self, time: float | np.ndarray) -> Histories:
         """Events strictly before `time` (a scalar, or one a user [U])."""
@@ -97,9 +98,7 @@ class Histories:
 
     def prefixes(self, users: np.ndarray, lengths: np.ndarray) -> Histories:
         """The first `lengths` (int [B]) events of `users` (int [B]), in that order; a user may come twice."""
-        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        index = np.arange(indptr[-1]) - np.repeat(indptr[:-1], lengths) + np.repeat(self.indptr[users], lengths)
-        return self._pick(index, indptr)
+        return self._spans(self.indptr[users], lengths)
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, Histories]]:
         """(user rows [B], their histories) in order, `size` users at a time."""
@@ -119,6 +118,12 @@ class Histories:
         arrays["event_types"] = tuple(map(str, arrays["event_types"]))
         arrays["clock"] = str(arrays["clock"])
         return cls(**arrays)
+
+    def _spans(self, starts: np.ndarray, lengths: np.ndarray) -> Histories:
+        """One history a span of events; costs what the spans hold, however long the histories are."""
+        indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        index = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
+        return self._pick(index, indptr)
 
     def _pick(self, index: np.ndarray, indptr: np.ndarray) -> Histories:
         return replace(

@@ -22,7 +22,7 @@ class ItemTable:
 
     catalogue: Catalogue
     base: Float32[np.ndarray, "N0 D"]
-    tail: Float32[np.ndarray, "N1 D"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    tail: Float32[np.ndarray, "N1 _"] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
     def __len__(self) -> int:
         return len(self.base) + len(self.tail)

@@ -52,17 +52,20 @@ class Outcome:
 def evaluate(dataset: Dataset, items: ItemTable, config: EvaluateConfig, progress: Progress = quiet) -> Outcome:
     """Train on the train stage, stop on validation, ask the test once.
 
-    Raises InvalidInput for an unknown protocol, or where the data cannot be split by it.
+    Raises InvalidInput for an unknown protocol or order of ties, or where the data cannot be split by the protocol.
     """
     started = time.perf_counter()
     histories = dataset.histories
+    if config.ties not in ("file", "shuffled"):
+        raise InvalidInput.of("ties", config.ties, 'must be "file" or "shuffled"')
     if config.ties == "shuffled":
         histories = shuffle_ties(histories, seed=config.train.stages.seed)
     stages = split(histories, items, config)
-    ranker, held_flow = train_ranker(stages, items, config.train, progress)
-    validation = ask(held_flow, ranker, stages.validation, stages.include_seen, "validation", progress)
-    same_memory = stages.test.memory is stages.validation.memory
-    flow = held_flow if same_memory else stage_flow(stages.test, items, config.train, progress)
+    ranker, flow = train_ranker(stages, items, config.train, progress)
+    validation = ask(flow, ranker, stages.validation, stages.include_seen, "validation", progress)
+    if stages.test.memory is not stages.validation.memory:
+        del flow  # two of them need not fit into memory side by side
+        flow = stage_flow(stages.test, items, config.train, progress)
     test = ask(flow, ranker, stages.test, stages.include_seen, "test", progress)
     report = {
         **_facts(dataset, stages, config),
@@ -88,9 +91,7 @@ def split(histories: Histories, items: ItemTable, config: EvaluateConfig) -> Sta
     raise InvalidInput.of("protocol", config.protocol, 'must be "loo" or "gts"')
 
 
-def ask(
-    flow: Flow, ranker: Ranker, stage: Stage, include_seen: bool, name: str, progress: Progress = quiet
-) -> Metrics:
+def ask(flow: Flow, ranker: Ranker, stage: Stage, include_seen: bool, name: str, progress: Progress = quiet) -> Metrics:
     """Every query of a stage through the flow and the ranker."""
     report: Callable[[int, int], None] = lambda done, total: progress(f"asking: {name}", done, total)  # noqa: E731
     counts = np.diff(stage.queries.indptr)

@@ -1,7 +1,7 @@
 """Baselines on the same memory and the same questions, each ranking every item.
 
-Popularity; popularity of the week; item-item (cosine of co-occurrence, Sarwar et al. 2001, over the whole history); EASE;
-last item's transitions; the user's own repeats where the data repeats.
+Popularity; popularity of the week; item-item (cosine of co-occurrence, Sarwar et al. 2001, over the whole history);
+EASE; last item's transitions; the user's own repeats where the data repeats.
 """
 
 from __future__ import annotations
@@ -44,8 +44,10 @@ class ItemItem:
             (np.ones(memory.num_events, np.float32), (memory.users, memory.items)), shape=(len(memory), num_items)
         )
         met.data[:] = 1.0
-        length = np.sqrt(np.asarray(met.multiply(met).sum(axis=0)).ravel()) + 1e-6
-        cosine = (met.T @ met).multiply(1.0 / length[:, None]).multiply(1.0 / length).tocsr()
+        length = np.sqrt(np.asarray(met.sum(axis=0)).ravel()) + 1e-6
+        # Unit columns first: their products are the cosines, and no second copy of them is ever made.
+        unit = sp.csr_matrix(met @ sp.diags((1.0 / length).astype(np.float32)))
+        cosine = (unit.T @ unit).tocsr()
         cosine.setdiag(0)
         return cls(cap_rows(cosine, 200))
 
@@ -53,7 +55,7 @@ class ItemItem:
         past = recency_matrix(states.histories, self.similarity.shape[0], decay=1.0, window=1 << 30)
         past.sum_duplicates()
         past.data[:] = 1.0
-        return (past @ self.similarity).toarray()
+        return np.asarray((past @ self.similarity).toarray())
 
 
 def ask_baselines(
@@ -78,7 +80,7 @@ def ask_baselines(
 
 def _signals(flow: Flow, states: States) -> dict[str, np.ndarray]:
     """Dense scores of the signals that are baselines."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for matcher in flow.matchers:
         names = {signal.name for signal in matcher.signals}
         if names & set(SIGNALS.values()):

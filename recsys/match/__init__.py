@@ -122,9 +122,7 @@ class DenseReading:
         return np.stack([gather(scores, candidates) for scores in self.scores], axis=-1)
 
 
-def top_rows(
-    scores: Float32[np.ndarray, "B N"], k: int, allowed: Bool[np.ndarray, "B M"]
-) -> Int32[np.ndarray, "B P"]:
+def top_rows(scores: Float32[np.ndarray, "B N"], k: int, allowed: Bool[np.ndarray, "B M"]) -> Int32[np.ndarray, "B P"]:
     """The k allowed rows of highest positive score, in no order; -1 where fewer are positive."""
     num_items = scores.shape[1]
     masked = np.where(allowed[:, :num_items], scores, 0.0)

@@ -22,7 +22,7 @@ WINDOW = 10
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """`codes` [N, 2]: category path and title head as numbers, 0 for none; `known` maps the words of each to numbers."""
+    """`codes` [N, 2]: category path and title head as numbers, 0 for none; `known` maps the words of each to them."""
 
     codes: Int32[np.ndarray, "N 2"]
     known: tuple[dict[str, int], dict[str, int]]
@@ -47,9 +47,10 @@ class Facets:
 
     def rows(self, items: ItemTable, rows: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape 2"]:
         """Facet numbers of item rows; words never met before get -2, which counts as none."""
-        out = self.codes[np.clip(rows, 0, max(len(self.codes) - 1, 0))] if len(self.codes) else np.zeros((*rows.shape, 2))
+        last = len(self.codes) - 1
+        out = self.codes[np.clip(rows, 0, last)] if len(self.codes) else np.zeros((*rows.shape, 2))
         out = np.where((rows >= 0)[..., None], out, 0).astype(np.int32)
-        for place in np.argwhere(rows >= len(self.codes)):
+        for place in np.argwhere(rows > last):
             words = facets_of(items.item(int(rows[tuple(place)])))
             out[tuple(place)] = [self.known[f].get(words[f], -2) for f in (0, 1)]
         return out

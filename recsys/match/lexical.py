@@ -26,10 +26,11 @@ WINDOW, DECAY, BEST_OF = 20, 0.6, 10
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """`words` [N, V]: unit-length TF-IDF rows; `vectorizer` writes the rows of new items."""
+    """`words` [N, V]: unit-length TF-IDF rows; `by_word` the same by column [V, N]; `vectorizer` reads new items."""
 
     vectorizer: TfidfVectorizer
     words: sp.csr_matrix
+    by_word: sp.csr_matrix
     name: ClassVar[str] = "lexical"
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("lexical_last", absolute=True, proposes=60),
@@ -46,7 +47,11 @@ class Lexical:
         except ValueError:  # no word occurs twice: nothing to compare by
             vectorizer = _vectorizer(min_df=1).fit(["none"])
             words = vectorizer.transform(texts)
-        return cls(vectorizer, sp.csr_matrix(words, dtype=np.float32))
+        return cls._of(vectorizer, sp.csr_matrix(words, dtype=np.float32))
+
+    @classmethod
+    def _of(cls, vectorizer: TfidfVectorizer, words: sp.csr_matrix) -> Self:
+        return cls(vectorizer, words, words.T.tocsr())
 
     def read(self, states: States) -> LexicalReading:
         num_items = self.words.shape[0]
@@ -54,8 +59,7 @@ class Lexical:
             recency_matrix(states.histories, num_items, decay=decay, window=window) @ self.words
             for decay, window in ((1.0, 1), (DECAY, WINDOW))
         ]
-        by_item = self.words.T.tocsr()
-        return LexicalReading(self, states, queries, [(query @ by_item).toarray() for query in queries])
+        return LexicalReading(self, states, queries, [(query @ self.by_word).toarray() for query in queries])
 
     def rows(self, states: States, candidates: Int32[np.ndarray, " K"]) -> sp.csr_matrix:
         """Words of the candidates [K, V]; new items are read on the spot."""
@@ -82,7 +86,7 @@ class Lexical:
         words = json.loads((folder / "vocabulary.json").read_text())
         vectorizer = _vectorizer(min_df=1, vocabulary={word: column for column, word in enumerate(words)})
         vectorizer.idf_ = np.load(folder / "idf.npy", allow_pickle=False)
-        return cls(vectorizer, sp.load_npz(folder / "words.npz"))
+        return cls._of(vectorizer, sp.load_npz(folder / "words.npz"))
 
 
 @dataclass(frozen=True, slots=True)

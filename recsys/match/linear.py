@@ -65,11 +65,12 @@ class Linear:
         place = np.flatnonzero(self.rows == row)
         if len(place):
             column[self.rows] = self.weights[:, place[0]]
-        return column[states.histories.items]
+        return np.asarray(column[states.histories.items])
 
     def save(self, folder: Path) -> None:
         # Half precision: the weights lie within +-1 and the ranker sees ranks; half the bytes to verify and load.
-        np.savez(folder / "linear.npz", rows=self.rows, weights=self.weights.astype(np.float16), num_items=self.num_items)
+        weights = self.weights.astype(np.float16)
+        np.savez(folder / "linear.npz", rows=self.rows, weights=weights, num_items=self.num_items)
 
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Self:
@@ -92,4 +93,4 @@ def _ease(seen: sp.csr_matrix, l2: float) -> Float32[np.ndarray, "M M"]:
         inverse = scipy.linalg.inv(gram, overwrite_a=True)
     weights = -inverse / np.diag(inverse)[None, :]
     weights[np.diag_indices(num_items)] = 0.0
-    return weights.astype(np.float32)
+    return np.asarray(weights, np.float32)

@@ -43,13 +43,19 @@ class NeighboursConfig:
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """Reads of everybody's past by address and by search."""
+    """Reads of everybody's past by address and by search.
+
+    `rarity` is the inverse document frequency: sharing a rare item says more than sharing a hit. `discount` is what a
+    popular item's votes are multiplied by.
+    """
 
     config: NeighboursConfig
     histories: Histories
     codes: Float32[np.ndarray, "N D"]
     addresses: Addresses
     memory: CollectiveMemory
+    rarity: Float32[np.ndarray, " N"]
+    discount: Float32[np.ndarray, " N"]
     name: ClassVar[str] = "neighbours"
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("neighbours_shared", proposes=100),
@@ -67,21 +73,10 @@ class Neighbours:
     @classmethod
     def _of(cls, config: NeighboursConfig, histories: Histories, codes: np.ndarray, memory: CollectiveMemory) -> Self:
         addresses = Addresses.build(histories, len(codes), decay=config.decay, window=config.window)
-        return cls(config, histories, codes, addresses, memory)
-
-    @property
-    def popularity(self) -> Float32[np.ndarray, " N"]:
-        return np.bincount(self.histories.items, minlength=len(self.codes)).astype(np.float32)
-
-    @property
-    def rarity(self) -> Float32[np.ndarray, " N"]:
-        """Inverse document frequency: sharing a rare item says more than sharing a hit."""
-        users = max(len(self.histories), 1)
-        return np.clip(np.log(users / (self.popularity + 1)), 0.3, None).astype(np.float32)
-
-    @property
-    def discount(self) -> Float32[np.ndarray, " N"]:
-        return ((self.popularity + 1.0) ** -self.config.popularity_power).astype(np.float32)
+        popularity = np.bincount(histories.items, minlength=len(codes)).astype(np.float32)
+        rarity = np.clip(np.log(max(len(histories), 1) / (popularity + 1)), 0.3, None).astype(np.float32)
+        discount = ((popularity + 1.0) ** -config.popularity_power).astype(np.float32)
+        return cls(config, histories, codes, addresses, memory, rarity, discount)
 
     def read(self, states: States) -> DenseReading:
         return DenseReading(self.signals, [self._shared(states), self._nearest(states)])
@@ -93,13 +88,13 @@ class Neighbours:
         )
         overlap = self.addresses.read(keys)
         votes = (overlap.data**config.power, self.addresses.following[overlap.indices], overlap.indptr)
-        return sp.csr_matrix(votes, shape=(len(states), num_items)).toarray() * self.discount
+        return np.asarray(sp.csr_matrix(votes, shape=(len(states), num_items)).toarray() * self.discount)
 
     def _nearest(self, states: States) -> Float32[np.ndarray, "B N"]:
         config = self.config
         keys = superpose(latest_items(states.histories, config.window), self.codes, config.decay)
         votes = self.memory.votes(keys, config.k, power=config.nearest_power, num_items=len(self.codes))
-        return votes.toarray() * self.discount
+        return np.asarray(votes.toarray() * self.discount)
 
     def save(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(asdict(self.config)))
@@ -123,7 +118,7 @@ def item_codes(items: ItemTable, dimensions: int, seed: int) -> Float32[np.ndarr
     half is the projection on the leading principal directions of all texts, zero where there is no text.
     """
     half = dimensions // 2
-    some = items.base.any(axis=1)
+    some = np.asarray(items.base.any(axis=1))
     centred = np.where(some[:, None], items.base - items.base.sum(axis=0) / max(int(some.sum()), 1), 0.0)
     _, directions = np.linalg.eigh(centred.T @ centred)
     text = centred @ directions[:, ::-1][:, :half]
@@ -137,4 +132,4 @@ def _signs(ids: Iterable[str], width: int, seed: int) -> Float32[np.ndarray, "N 
     names = (f"{seed}\0{id_}".encode("utf-8", "surrogatepass") for id_ in ids)
     hashes = b"".join(hashlib.shake_128(name).digest(size_bytes) for name in names)
     bits = np.unpackbits(np.frombuffer(hashes, np.uint8)).reshape(-1, 8 * size_bytes)[:, :width]
-    return ((2.0 * bits - 1.0) / np.sqrt(width)).astype(np.float32)
+    return np.asarray((2.0 * bits - 1.0) / np.sqrt(width), np.float32)

@@ -49,25 +49,27 @@ class Popularity:
 
     def read(self, states: States) -> DenseReading:
         bins, which = np.unique(self._bins_before(states.now), return_inverse=True)
-        ever = np.log1p(self._decayed(bins, np.inf))
-        decayed = [self._decayed(bins, half_life_s) for half_life_s in HALF_LIVES_S]
-        return DenseReading(self.signals, [table[which] for table in (ever, *decayed)])
+        ever, *decayed = self._decayed(bins, (np.inf, *HALF_LIVES_S))
+        return DenseReading(self.signals, [table[which] for table in (np.log1p(ever), *decayed)])
 
     def _bins_before(self, now: Float64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
         """How many whole bins ended before each time."""
         if not np.isfinite(self.width_s):
             return np.ones(len(now), np.int64)
         passed = np.floor((np.nan_to_num(now, neginf=self.origin_s) - self.origin_s) / self.width_s)
-        return np.clip(passed, 0, self.counts.shape[0]).astype(np.int64)
+        return np.asarray(np.clip(passed, 0, self.counts.shape[0]), np.int64)
 
-    def _decayed(self, bins: Int64[np.ndarray, " T"], half_life_s: float) -> Float32[np.ndarray, "T N"]:
-        """The decayed counts as they stood at the start of each of `bins`."""
+    def _decayed(
+        self, bins: Int64[np.ndarray, " T"], half_lives_s: tuple[float, ...]
+    ) -> list[Float32[np.ndarray, "T N"]]:
+        """The decayed counts as they stood at the start of each of `bins`, one table a half-life."""
         age_s = (bins[:, None] - 1 - np.arange(self.counts.shape[0])) * (
             self.width_s if np.isfinite(self.width_s) else 0.0
         )
         past = np.arange(self.counts.shape[0]) < bins[:, None]
-        weights = np.where(past, np.exp2(-np.maximum(age_s, 0.0) / half_life_s), 0.0).astype(np.float32)
-        return np.asarray(weights @ self.counts, np.float32)
+        weights = [np.where(past, np.exp2(-np.maximum(age_s, 0.0) / each_s), 0.0) for each_s in half_lives_s]
+        tables = np.asarray(np.concatenate(weights).astype(np.float32) @ self.counts, np.float32)
+        return np.split(tables, len(half_lives_s))
 
     def save(self, folder: Path) -> None:
         sp.save_npz(folder / "counts.npz", self.counts, compressed=False)

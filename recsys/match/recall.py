@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32
+from jaxtyping import Bool, Float32, Int32, Int64
 
 from recsys.encode.items import ItemTable
 from recsys.match import Corpus, Signal, States
@@ -62,9 +62,24 @@ class RecallReading:
         histories, items = self.states.histories, self.states.items
         out = np.zeros((*candidates.shape, 3), np.float32)
         for user in range(len(self.states)):
-            past = histories.items[histories.slice(user)]
-            read = read_bank(items.vectors(past), items.vectors(candidates[user]))
-            age = np.where(read.place >= 0, np.log1p(len(past) - 1 - read.place), 0.0)
-            out[user] = np.stack([read.best, np.log1p(read.mass), age], axis=1)
+            met, counts, ages = _met(histories.items[histories.slice(user)])
+            read = read_bank(items.vectors(met), items.vectors(candidates[user]), counts)
+            age = np.log1p(ages[read.place]) if len(met) else 0.0
+            out[user] = np.stack(np.broadcast_arrays(read.best, np.log1p(read.mass), age), axis=1)
         out[candidates < 0] = 0.0
         return out
+
+
+def _met(
+    past: Int32[np.ndarray, " L"],
+) -> tuple[Int64[np.ndarray, " M"], Float32[np.ndarray, " M"], Int64[np.ndarray, " M"]]:
+    """The distinct items of a life in the order of their last meetings, how often each was met, and how long ago.
+
+    A long life goes round things it has met: they are compared once, not at each meeting.
+    """
+    counts = np.bincount(past)
+    last = np.zeros(len(counts), np.int64)
+    last[past] = np.arange(len(past))  # of several meetings the last one stays
+    items = np.flatnonzero(counts)
+    items = items[np.argsort(last[items])]
+    return items, counts[items].astype(np.float32), len(past) - 1 - last[items]

@@ -1,4 +1,4 @@
-"""The matchers the engine runs with, in the order of their feature columns; adding one is adding a file and a line here."""
+"""The matchers the engine runs with, in the order of their feature columns. Adding one is adding a file and a line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recsys.encode.items import ItemTable
+from recsys.errors import MixedSnapshot
 from recsys.match import Corpus, Matcher
 from recsys.match.facets import Facets
 from recsys.match.lexical import Lexical
@@ -55,6 +56,8 @@ def save_matchers(matchers: Sequence[Matcher], folder: Path) -> None:
 def load_matchers(
     folder: Path, items: ItemTable, names: Sequence[str], kinds: Sequence[type[Matcher]] = MATCHERS
 ) -> tuple[Matcher, ...]:
-    """The matchers of a verified snapshot, in the order of `names`."""
+    """The matchers of a verified snapshot, in the order of `names`; MixedSnapshot where one is unknown here."""
     by_name = {kind.name: kind for kind in kinds}
+    if unknown := set(names) - set(by_name):
+        raise MixedSnapshot(f"matchers {sorted(unknown)} are unknown to this version")
     return tuple(by_name[name].load(folder / name, items) for name in names)

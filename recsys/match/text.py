@@ -70,4 +70,4 @@ class TextReading:
         return np.concatenate(found, axis=1)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        return np.einsum("bkd,bsd->bks", self.items.vectors(candidates), self.queries)
+        return np.asarray(np.einsum("bkd,bsd->bks", self.items.vectors(candidates), self.queries))

@@ -25,7 +25,7 @@ MAX_OCCURRENCES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """`postings` [N, E]: decay^age of item n in the key of moment e. `following` [E]: what came next, -1 for nothing."""
+    """`postings` [N, E]: decay^age of item n in the key of moment e. `following` [E]: what came next, -1: nothing."""
 
     postings: sp.csr_matrix
     following: Int32[np.ndarray, " E"]

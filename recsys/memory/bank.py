@@ -13,6 +13,9 @@ from jaxtyping import Float32, Int64
 ROUNDING = 1e-5
 """Cosines of float32 vectors that differ by less are taken for equal."""
 
+BLOCK = 64
+"""Queries at a time: their similarities to some thousand events stay in the cache while they are read."""
+
 
 @dataclass(frozen=True, slots=True)
 class BankRead:
@@ -23,15 +26,31 @@ class BankRead:
     mass: Float32[np.ndarray, " K"]
 
 
-def read_bank(events: Float32[np.ndarray, "L D"], queries: Float32[np.ndarray, "K D"]) -> BankRead:
+def read_bank(
+    events: Float32[np.ndarray, "L D"],
+    queries: Float32[np.ndarray, "K D"],
+    counts: Float32[np.ndarray, " L"] | None = None,
+) -> BankRead:
     """The closest event to each query (the latest of those equal to rounding), and the sum of cos^8 over all events.
 
-    Vectors have unit length. Cost K * L * D; recent and distant events count alike: how long ago is in `place`.
+    Vectors have unit length. An event that stands for several counts as `counts` says, once by default. Cost K * L * D;
+    recent and distant events count alike: how long ago is in `place`.
     """
     if len(events) == 0:
         nothing = np.zeros(len(queries), np.float32)
         return BankRead(nothing, np.full(len(queries), -1), nothing)
-    similarity = queries @ events[::-1].T
+    counts = np.ones(len(events), np.float32) if counts is None else counts
+    latest_first, counts = np.ascontiguousarray(events[::-1]), np.ascontiguousarray(counts[::-1])
+    reads = [_read(latest_first, counts, queries[at : at + BLOCK]) for at in range(0, len(queries), BLOCK)]
+    best, latest, mass = (np.concatenate(part) for part in zip(*reads, strict=True))
+    return BankRead(best, len(events) - 1 - latest, mass)
+
+
+def _read(
+    events: Float32[np.ndarray, "L D"], counts: Float32[np.ndarray, " L"], queries: Float32[np.ndarray, "K D"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(best, place, mass) of each query, over events latest first."""
+    similarity = queries @ events.T
     best = similarity.max(axis=1)
     # Equal vectors' products may differ in the last bit by where they stand in the matrix; `place` must not.
     latest = (similarity >= best[:, None] - ROUNDING).argmax(axis=1)
@@ -39,5 +58,4 @@ def read_bank(events: Float32[np.ndarray, "L D"], queries: Float32[np.ndarray, "
     close = np.maximum(similarity, 0.0)
     for _ in range(3):
         np.square(close, out=close)
-    mass = close.sum(axis=1)
-    return BankRead(best.astype(np.float32), len(events) - 1 - latest, mass.astype(np.float32))
+    return best, latest, close @ counts

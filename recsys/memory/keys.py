@@ -28,13 +28,13 @@ def recency_matrix(
     item_weights: Float32[np.ndarray, " N"] | None = None,
 ) -> sp.csr_matrix:
     """The keys of the users' present moments under one-hot codes: sparse [B, N]; rows at or above N are left out."""
-    ages = histories.ages
-    kept = (ages < window) & (histories.items < num_items)
-    items = histories.items[kept]
-    weights = np.power(decay, ages[kept]).astype(np.float32)
+    recent = histories.last(window)
+    kept = recent.items < num_items
+    items = recent.items[kept]
+    weights = np.power(decay, recent.ages[kept]).astype(np.float32)
     if item_weights is not None:
         weights *= item_weights[items]
-    return sp.csr_matrix((weights, (histories.users[kept], items)), shape=(len(histories), num_items))
+    return sp.csr_matrix((weights, (recent.users[kept], items)), shape=(len(histories), num_items))
 
 
 def recent_items(histories: Histories, window: int) -> Int32[np.ndarray, "E W"]:

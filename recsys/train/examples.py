@@ -5,17 +5,26 @@ Letters: B users, Q queries, K candidates, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Int32, Int64
 
+from recsys import _native
 from recsys.flow import Field, Flow, allowed_mask, batches
 from recsys.match import States
 from recsys.rank import Examples
 
 BATCH = 64
+WORKERS = min(4, os.cpu_count() or 1)
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +32,7 @@ class Queries:
     """Q moments and what followed: `targets` flat, query q owns targets[indptr[q]:indptr[q + 1]]."""
 
     states: States
-    indptr: Int64[np.ndarray, "Q+1"]
+    indptr: Int64[np.ndarray, Q + 1]
     targets: Int32[np.ndarray, " T"]
 
     def __len__(self) -> int:
@@ -39,9 +48,7 @@ class Queries:
         counts = np.diff(self.indptr)[rows]
         indptr = np.concatenate([[0], np.cumsum(counts)])
         flat = np.arange(indptr[-1]) - np.repeat(indptr[:-1], counts) + np.repeat(self.indptr[rows], counts)
-        states = States(
-            histories=self.states.histories.take(rows), now=self.states.now[rows], items=self.states.items
-        )
+        states = States(histories=self.states.histories.take(rows), now=self.states.now[rows], items=self.states.items)
         return Queries(states=states, indptr=indptr, targets=self.targets[flat])
 
     def hits(self, rows: np.ndarray, candidates: Int32[np.ndarray, "B K"]) -> np.ndarray:
@@ -59,13 +66,28 @@ def fields(
     *,
     include_seen: bool,
     on_batch: Callable[[int, int], None] | None = None,
-):  # -> Iterator[tuple[np.ndarray, Field, np.ndarray]]
+) -> Iterator[tuple[np.ndarray, Field, np.ndarray]]:
     """(query rows, field, hits) batch by batch; `on_batch(done, all)` reports progress."""
-    for rows, states in batches(queries.states, BATCH):
-        field = flow.field(states, allowed_mask(states, include_seen=include_seen))
+
+    def ask(batch: tuple[np.ndarray, States]) -> tuple[np.ndarray, Field]:
+        return batch[0], flow.field(batch[1], allowed_mask(batch[1], include_seen=include_seen))
+
+    for rows, field in _ahead(ask, batches(queries.states, BATCH)):
         if on_batch:
             on_batch(int(rows[-1]) + 1, len(queries))
         yield rows, field, queries.hits(rows, field.candidates)
+
+
+def _ahead(work: Callable[[_T], _R], tasks: Iterable[_T], workers: int = WORKERS) -> Iterator[_R]:
+    """`work` of each task in order, `workers` at a time and no further ahead, so that few results wait in memory."""
+    with _native.side_by_side(), ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[_R]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(work, task))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def build_examples(
@@ -102,11 +124,11 @@ def concat(parts: Sequence[Examples]) -> Examples:
 
 def _kept(field: Field, hits: np.ndarray, negatives: int | None, rng: np.random.Generator) -> np.ndarray:
     """bool [B, K]: the rows to learn from."""
-    asked = field.valid & hits.any(axis=1)[:, None]
+    asked = np.asarray(field.valid & hits.any(axis=1, keepdims=True))
     if negatives is None:
         return asked
     lot = np.where(asked & ~hits, rng.random(hits.shape), np.inf)
-    return asked & (hits | (lot.argsort(axis=1).argsort(axis=1) < negatives))
+    return np.asarray(asked & (hits | (lot.argsort(axis=1).argsort(axis=1) < negatives)))
 
 
 def _rows(field: Field, kept: np.ndarray, hits: np.ndarray) -> Examples:

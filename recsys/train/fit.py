@@ -101,7 +101,7 @@ def train_model(
     config: TrainConfig | None = None,
     progress: Progress = quiet,
 ) -> Model:
-    """The model that is served: matchers that remember everything, under a ranker trained on stages of the same data."""
+    """The model that is served: matchers that remember everything, under a ranker trained on stages of this data."""
     config = config or TrainConfig()
     told = dataset.histories.without_types(config.ignored_types)
     flow = fit_flow(told, items, kinds=config.matchers, progress=progress)

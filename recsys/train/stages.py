@@ -1,8 +1,8 @@
 """Time-ordered stages: what may be remembered, and what is asked of that memory. No stage remembers what it is asked.
 
 Leave-one-out (LOO): a user's last event is the test, the one before it validation, earlier ones train the ranker.
-Global time split (GTS): everything before a moment is remembered; baskets after it are asked in order of time, while the
-asking user's own events, and everybody's popularity, go on being written as they pass.
+Global time split (GTS): everything before a moment is remembered; baskets after it are asked in order of time, while
+the asking user's own events, and everybody's popularity, go on being written as they pass.
 
 Letters: U users, Q queries.
 """
@@ -26,8 +26,8 @@ DAY_S = 86_400.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """`memory`: what matchers are fitted on. `passing`: the same and the events that go by while it is asked; whoever
-    reads them must look at those before the time of the query only. Of each query [Q]: the row of its user, and the time
-    and type of its (first) target, which no model sees: reports are sliced by them."""
+    reads them must look at those before the time of the query only. Of each query [Q]: the row of its user, and the
+    time and type of its (first) target, which no model sees: reports are sliced by them."""
 
     memory: Histories
     passing: Histories
@@ -74,6 +74,8 @@ def leave_one_out_stages(histories: Histories, items: ItemTable, config: StageCo
 
     def stage(memory: Histories, moments: np.ndarray, limit: int | None) -> Stage:
         first = _sample(moments, limit, config.seed)
+        if len(first) == 0:
+            raise InvalidInput.of("events", histories.num_events, "leave-one-out needs users of at least 4 events")
         return _stage(memory, histories, items, first, np.ones(len(first), np.int64))
 
     train = np.concatenate([_moments(histories, 3 + back) for back in range(depth)])
@@ -101,7 +103,7 @@ def global_time_stages(histories: Histories, items: ItemTable, config: StageConf
 
 
 def repeats(histories: Histories) -> bool:
-    """Whether users of this data take the same item again: more than 1 % of the events, not counting one basket twice."""
+    """Whether users of this data take the same item again: more than 1 % of the events, one basket counted once."""
     cells = np.stack([histories.users, histories.items, histories.times], axis=1)
     met = np.unique(cells, axis=0)
     pairs = np.unique(met[:, :2], axis=0)
@@ -146,9 +148,7 @@ def _sample(moments: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(moments, limit, replace=False))
 
 
-def _span(
-    histories: Histories, items: ItemTable, start: float, end: float, limit: int | None, *, seed: int
-) -> Stage:
+def _span(histories: Histories, items: ItemTable, start: float, end: float, limit: int | None, *, seed: int) -> Stage:
     """The baskets of [start, end), each asked of the user's events before it and a memory that ends at `start`."""
     owner, times = histories.users, histories.times
     fresh = np.ones(histories.num_events, bool)
@@ -161,4 +161,6 @@ def _span(
     picked = _sample(inside, limit, seed)
     first = starts[picked]
     memory, passing = histories.before(start), histories.before(end)
+    if memory.num_events == 0:
+        raise InvalidInput.of("days", (end - start) / DAY_S, "no event lies before this part of the time split")
     return _stage(memory, histories, items, first, sizes[picked], passing=passing, now=times[first])

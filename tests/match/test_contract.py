@@ -202,7 +202,9 @@ def test_items_without_texts_are_no_error(kind: type[Matcher], corpus: Corpus) -
     assert np.isfinite(score(fitted, random_states(items))).all()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in MATCHERS if issubclass(kind, Witness)], ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize(
+    "kind", [kind for kind in MATCHERS if issubclass(kind, Witness)], ids=lambda kind: str(kind.name)
+)
 def test_witnesses_weigh_each_event(kind: type[Matcher], states: States, corpus: Corpus) -> None:
     witness, state = kind.fit(corpus), one(states, 5)
     assert isinstance(witness, Witness)

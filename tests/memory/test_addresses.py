@@ -29,7 +29,9 @@ def plain_read(past: list[list[int]], present: list[int]) -> list[float]:
     """The product of the present key with that of each moment that something followed; 0 of the others."""
     key = plain_key(present)
     return [
-        float(key @ plain_key(life[: at + 1])) if at + 1 < len(life) else 0.0 for life in past for at in range(len(life))
+        float(key @ plain_key(life[: at + 1])) if at + 1 < len(life) else 0.0
+        for life in past
+        for at in range(len(life))
     ]
 
 
@@ -57,7 +59,7 @@ def test_a_past_without_moments_answers_nothing() -> None:
 
 
 def test_occurrences_of_a_hit_are_thinned_evenly() -> None:
-    """A read touches at most window * MAX_OCCURRENCES moments an item, from the whole of its past; others stay exact."""
+    """A read touches at most window * MAX_OCCURRENCES moments an item, from all of its past; others stay exact."""
     times = 2 * MAX_OCCURRENCES + 10
     past = histories_of([[0, 1]] * times + [[2, 3]])
     found = read(past, histories_of([[0], [2]]))
