@@ -23,19 +23,19 @@ def both(root: Path, snapshot: Path) -> Iterator[dict[str, str]]:
         "plain": ["benchmarks.plain", str(snapshot)],
     }
     with ExitStack() as stack:
-        yield {name: stack.enter_context(_running(name, module, root)) for name, module in modules.items()}
+        started = {name: stack.enter_context(_running(name, module, root)) for name, module in modules.items()}
+        yield {name: f"127.0.0.1:{_port(process, root / name)}" for name, process in started.items()}
 
 
 @contextmanager
-def _running(name: str, module: list[str], folder: Path) -> Iterator[str]:
-    """One native thread a call for either: calls run side by side, and threads within one would get in each other's way."""
-    port_file, log_file = folder / f"{name}.json", folder / f"{name}.log"
-    command = [sys.executable, "-m", *module, "--json", str(port_file)]
+def _running(name: str, module: list[str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """One native thread a call for either: calls run side by side, and threads within one would only be in the way."""
+    command = [sys.executable, "-m", *module, "--json", str(folder / f"{name}.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with log_file.open("w") as log:
+    with (folder / f"{name}.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
-        yield f"127.0.0.1:{_port(process, port_file, log_file)}"
+        yield process
     finally:
         process.terminate()
         try:
@@ -45,10 +45,11 @@ def _running(name: str, module: list[str], folder: Path) -> Iterator[str]:
             process.wait()
 
 
-def _port(process: subprocess.Popen[bytes], file: Path, log_file: Path) -> int:
-    end = time.monotonic() + START_S
+def _port(process: subprocess.Popen[bytes], files: Path) -> int:
+    """The port, as soon as the server has written it."""
+    end, file = time.monotonic() + START_S, files.with_suffix(".json")
     while time.monotonic() < end and process.poll() is None:
         if file.exists() and (text := file.read_text()):
             return int(json.loads(text)["port"])
         time.sleep(0.05)
-    raise SystemExit(f"{' '.join(map(str, process.args))} did not serve:\n{log_file.read_text()}")
+    raise SystemExit(f"{files.name} did not serve:\n{files.with_suffix('.log').read_text()}")

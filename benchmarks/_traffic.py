@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import numpy as np
@@ -111,10 +111,12 @@ async def _with_channel(target: str, work: Callable[[Call], Awaitable[T]]) -> T:
     options = [("grpc.max_receive_message_length", _MAX_BYTES), ("grpc.max_send_message_length", _MAX_BYTES)]
     async with grpc.aio.insecure_channel(target, options) as channel:
         await channel.channel_ready()
-        method = channel.unary_unary(RANK, request_serializer=None, response_deserializer=None)
+        method: Any = channel.unary_unary(
+            RANK
+        )  # without serializers it takes and gives bytes, unlike what its stub says
 
         async def call(request: bytes, timeout_s: float) -> bytes:
-            return await method(request, timeout=timeout_s)
+            return bytes(await method(request, timeout=timeout_s))
 
         return await work(call)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ import numpy as np
 import polars as pl
 
 from recsys.v1 import ranking_service_pb2 as pb
-from recsys.v1.ranking_service_pb2_grpc import RankingServiceServicer, add_RankingServiceServicer_to_server
 
 faiss: Any = _faiss  # its stubs name a part of what is there
 
@@ -91,24 +89,28 @@ def train(data: Data, seed: int = 0) -> lgb.Booster:
     return ranker.booster_
 
 
-class Ranking(RankingServiceServicer):
+def rank_items(data: Data, booster: lgb.Booster, request: pb.RankItemsRequest) -> pb.RankItemsResponse:
     """RankItems of known items."""
+    history = data.histories.get(request.user.user_id, np.zeros(0, np.int32))
+    candidates = np.array([data.rows[candidate.item_id] for candidate in request.candidates])
+    scores = np.asarray(booster.predict(features(data, history, candidates), num_threads=1))
+    best_first = np.argsort(-scores, kind="stable").tolist()
+    return pb.RankItemsResponse(
+        items=[
+            pb.RankedItem(item_id=request.candidates[i].item_id, score=scores[i], rank=rank, index=i)
+            for rank, i in enumerate(best_first, start=1)
+        ]
+    )
 
-    def __init__(self, data: Data, booster: lgb.Booster) -> None:
-        self._data, self._booster = data, booster
 
-    def RankItems(self, request: pb.RankItemsRequest, context: grpc.ServicerContext) -> pb.RankItemsResponse:  # noqa: N802
-        history = self._data.histories.get(request.user.user_id, np.zeros(0, np.int32))
-        candidates = np.array([self._data.rows[candidate.item_id] for candidate in request.candidates])
-        scores = self._booster.predict(features(self._data, history, candidates), num_threads=1)
-        return pb.RankItemsResponse(items=_ranked(request, np.asarray(scores)))
-
-
-def _ranked(request: pb.RankItemsRequest, scores: np.ndarray) -> Sequence[pb.RankedItem]:
-    return [
-        pb.RankedItem(item_id=request.candidates[i].item_id, score=scores[i], rank=rank, index=i)
-        for rank, i in enumerate(np.argsort(-scores, kind="stable").tolist(), start=1)
-    ]
+def handlers(data: Data, booster: lgb.Booster) -> grpc.GenericRpcHandler:
+    """The one method that is served."""
+    method = grpc.unary_unary_rpc_method_handler(
+        lambda request, context: rank_items(data, booster, request),
+        request_deserializer=pb.RankItemsRequest.FromString,
+        response_serializer=pb.RankItemsResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler("recsys.v1.RankingService", {"RankItems": method})
 
 
 def main() -> None:
@@ -119,7 +121,7 @@ def main() -> None:
     data = Data.read(arguments.folder)
     faiss.omp_set_num_threads(1)
     server = grpc.server(ThreadPoolExecutor(THREADS))
-    add_RankingServiceServicer_to_server(Ranking(data, train(data)), server)
+    server.add_generic_rpc_handlers([handlers(data, train(data))])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     arguments.json.write_text(json.dumps({"port": port}))

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import lightgbm as lgb
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
+from recsys import _native  # noqa: F401
 from recsys.errors import InvalidInput, MixedSnapshot
+
+import lightgbm as lgb  # isort: skip  (after torch, which `_native` imports)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

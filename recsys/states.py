@@ -31,7 +31,7 @@ def remembered(model: Model, user: User) -> Histories:
     row = None if user.replace_history else model.users.get(user.user_id)
     if row is None:
         return replace(model.histories.take(np.array([], np.int64)), indptr=np.zeros(2, np.int64))
-    return model.histories.take(np.array([row]))
+    return model.histories.of(row)
 
 
 def _joined(past: Histories, events: Sequence[Event], items: ItemTable, ignored: Sequence[str]) -> Histories:

@@ -17,6 +17,8 @@ from scipy import sparse
 Clock = Literal["timestamp", "relative", "position"]
 """What `times` means: seconds since the epoch; seconds since the user's first event; only an order."""
 
+_Index = np.ndarray | slice
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Histories:
@@ -92,6 +94,11 @@ class Histories:
         bound = np.repeat(time, self.lengths) if np.ndim(time) else time
         return self.keep(self.times < bound)
 
+    def of(self, user: int) -> Histories:
+        """The history of one user, in views of these: costs the same however long it is."""
+        span = self.slice(user)
+        return self._pick(span, np.array([0, span.stop - span.start], np.int64))
+
     def take(self, users: np.ndarray) -> Histories:
         """The histories of `users` (int [B]), in that order; a user may come twice."""
         return self.prefixes(users, self.lengths[users])
@@ -125,7 +132,7 @@ class Histories:
         index = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
         return self._pick(index, indptr)
 
-    def _pick(self, index: np.ndarray, indptr: np.ndarray) -> Histories:
+    def _pick(self, index: _Index, indptr: np.ndarray) -> Histories:
         return replace(
             self,
             indptr=indptr,

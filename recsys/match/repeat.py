@@ -41,7 +41,7 @@ class Repeat:
         known = histories.items < self.num_items
         cells = histories.users[known] * self.num_items + histories.items[known]
         decayed = np.exp2(-histories.ages[known] / HALF_LIFE_EVENTS)
-        order = np.argsort(cells, kind="stable")
+        order = _stable_order(cells)
         met = _meetings(cells[order], histories.times[known][order], decayed[order])
         elapsed_s = np.maximum(states.now[met.cells // max(self.num_items, 1)] - met.last_s, 0.0)
         gap_s = (met.last_s - met.first_s) / np.maximum(met.count - 1, 1)
@@ -71,6 +71,14 @@ class _Meetings:
     first_s: np.ndarray
     last_s: np.ndarray
     decayed: np.ndarray
+
+
+def _stable_order(cells: np.ndarray) -> np.ndarray:
+    """The stable order of integers >= 0: NumPy sorts 16 bits in linear time, more of them fifteen times as slowly."""
+    order = np.argsort((cells & 0xFFFF).astype(np.uint16), kind="stable")
+    while (cells := cells >> 16).any():
+        order = order[np.argsort((cells & 0xFFFF)[order].astype(np.uint16), kind="stable")]
+    return order
 
 
 def _meetings(cells: np.ndarray, times_s: np.ndarray, decayed: np.ndarray) -> _Meetings:

@@ -13,8 +13,8 @@ from jaxtyping import Float32, Int64
 ROUNDING = 1e-5
 """Cosines of float32 vectors that differ by less are taken for equal."""
 
-BLOCK = 64
-"""Queries at a time: their similarities to some thousand events stay in the cache while they are read."""
+BLOCK = 256
+"""Queries at a time: bounds what a read holds at 1 KiB an event, and keeps it in the cache for some thousand events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ def read_bank(
     Vectors have unit length. An event that stands for several counts as `counts` says, once by default. Cost K * L * D;
     recent and distant events count alike: how long ago is in `place`.
     """
-    if len(events) == 0:
+    if len(events) == 0 or len(queries) == 0:
         nothing = np.zeros(len(queries), np.float32)
         return BankRead(nothing, np.full(len(queries), -1), nothing)
     counts = np.ones(len(events), np.float32) if counts is None else counts

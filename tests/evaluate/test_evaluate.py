@@ -165,14 +165,15 @@ class TestItemItem:
 class TestSlices:
     @staticmethod
     def stages() -> Stages:
-        dataset = shop(60, 30)
+        dataset = shop(60, 400)
         return make_stages(dataset.histories, table_of(dataset.catalogue.items), quick())
 
     def test_by_hand(self) -> None:
         stage = self.stages().test
-        counts = np.bincount(stage.memory.items, minlength=30)
+        counts = np.bincount(stage.memory.items, minlength=400)
         queries = stage.queries
         least = [counts[queries.targets[a:b]].min() for a, b in zip(queries.indptr, queries.indptr[1:], strict=False)]
+        assert min(least) == 0 < 5 < max(least)
         metrics = {"ndcg@10": np.arange(len(queries)) / 1e4, "hr@10": np.ones(len(queries))}
         report = slice_report(stage, metrics)
         for name, low, high in (("0", 0, 0), ("1-4", 1, 4), ("5-19", 5, 19), ("20+", 20, np.inf)):
