@@ -10,7 +10,9 @@ import pytest
 
 from recsys.data.dataset import Dataset
 from recsys.errors import InvalidInput
+from recsys.flow import allowed_mask
 from recsys.recommend import Recommender
+from recsys.states import user_state
 from recsys.types import Candidate, Event, Fallback, Item, Ranking, User
 from tests.world import (
     DAY_S,
@@ -256,6 +258,12 @@ class TestNewItems:
         assert new.fallbacks == (Fallback.COLD_ITEM,)
         assert new.parts["text_last"] > 0.3
         assert new.parts["transitions_soon"] == 0
+
+    def test_proposed_by_its_text_at_once(self, recommender: Recommender) -> None:
+        """Not asked for, not popular, never met: only its text can bring it among the candidates."""
+        states = user_state(recommender.model, recommender.with_items([NEW]).items, walker(20, 21, 22))
+        field = recommender.model.flow.field(states, allowed_mask(states, include_seen=False))
+        assert NUM_ITEMS in field.candidates
 
     def test_the_first_recommender_stays_as_it_was(self, recommender: Recommender) -> None:
         before = recommender.recommend(walker(20, 21, 22))

@@ -17,7 +17,7 @@ from recsys.data.catalogue import Catalogue
 from recsys.data.columns import EventColumns
 from recsys.data.histories import Histories, histories_from_events
 from recsys.data.ids import IdMap
-from recsys.data.items import ItemTable, read_items
+from recsys.data.items import ItemRows, read_items
 from recsys.data.readers import Source, open_tables, readable
 from recsys.data.report import Findings, ValidationReport
 from recsys.data.validate import bad_rows, event_rules, note, repeated
@@ -108,7 +108,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 class _EventReader:
     """Reads one event table once; afterwards makes the report and the data set."""
 
-    def __init__(self, table: pl.LazyFrame, items: ItemTable | None, now: float) -> None:
+    def __init__(self, table: pl.LazyFrame, items: ItemRows | None, now: float) -> None:
         self._schema = table.collect_schema()
         self._columns = EventColumns.of(self._schema)
         self._table = table.select(self._columns.used)

@@ -18,7 +18,7 @@ CATEGORY_SEPARATOR = "|"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemTable:
+class ItemRows:
     """The good items, in table order, and what was wrong with the others."""
 
     items: tuple[Item, ...]
@@ -27,7 +27,7 @@ class ItemTable:
     ignored: tuple[str, ...]
 
 
-def read_items(table: pl.LazyFrame) -> ItemTable:
+def read_items(table: pl.LazyFrame) -> ItemRows:
     """Reads a whole item table; bad rows are left out or mended as `KINDS` says. Raises InvalidData, InvalidInput."""
     schema = table.collect_schema()
     require([] if "item_id" in schema else ["item_id"], "items", schema)
@@ -42,7 +42,7 @@ def read_items(table: pl.LazyFrame) -> ItemTable:
     findings = Findings("items")
     note(findings, bad, raw.with_columns(texts), 0)
     dropped = set(bad.filter(pl.col("field") == "item_id")["at"])
-    return ItemTable(
+    return ItemRows(
         items=tuple(cut(item) for row, item in enumerate(items) if row not in dropped),
         num_read=len(raw),
         problems=findings.problems,

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float32, Int32
 from recsys.encode.items import ItemTable
 from recsys.index import Index
 from recsys.index.faiss import FaissIndex
-from recsys.match import Corpus, Signal, States
+from recsys.match import Corpus, Signal, States, top_rows
 from recsys.memory.keys import latest_items
 
 WINDOW = 20
@@ -67,7 +67,16 @@ class TextReading:
             scores, rows = self.matcher.index.search(self.queries[:, column], 2 * signal.proposes)
             fit = (scores > 0) & np.take_along_axis(allowed, np.maximum(rows, 0), axis=1)
             found.append(np.where(fit & (np.cumsum(fit, axis=1) <= signal.proposes), rows, -1).astype(np.int32))
+            found.append(self._late(column, signal.proposes, allowed))
         return np.concatenate(found, axis=1)
+
+    def _late(self, column: int, k: int, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
+        """New items: too few for an index, proposed by their texts from their first second."""
+        fitted = len(self.items.base)
+        if len(self.items) == fitted:
+            return np.full((len(allowed), 0), -1, np.int32)
+        rows = top_rows(self.queries[:, column] @ self.items.tail.T, k, allowed[:, fitted:])
+        return np.where(rows >= 0, rows + fitted, -1).astype(np.int32)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
         return np.asarray(np.einsum("bkd,bsd->bks", self.items.vectors(candidates), self.queries))
