@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         from recsys.cli.app import app  # the client's install has no typer
 
-        app(arguments)
+        app(arguments, prog_name="recsys")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "recsys":
             raise

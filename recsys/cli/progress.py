@@ -53,18 +53,21 @@ class _OnTerminal:
         self._bars = bars
         self._steps = _Steps()
         self._task: TaskID | None = None
+        self._last = 1
 
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._steps.begins(what, done, total):
             self.finish()
             self._task = self._bars.add_task(what, total=total)
+        # Some report before each part, some after it: one short of all is all.
+        self._last = total if done + 1 >= total else done
         if self._task is not None:
             self._bars.update(self._task, description=what, completed=done)
 
     def finish(self) -> None:
         """Fills the last bar."""
         if self._task is not None:
-            self._bars.update(self._task, total=max(self._steps.done, 1), completed=max(self._steps.done, 1))
+            self._bars.update(self._task, total=self._last, completed=self._last)
             self._bars.stop_task(self._task)
 
 

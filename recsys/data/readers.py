@@ -109,7 +109,12 @@ def _from_arrow_like(table: Any) -> pl.DataFrame:
 def _scan_file(path: Path) -> pl.LazyFrame:
     suffix = next((s for s in sorted(SCANNERS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
     if suffix is None:
-        raise InvalidInput.of("source", str(path), f"unknown format; known: {', '.join(SCANNERS)}")
+        reason = (
+            f"unknown format; known: {', '.join(SCANNERS)}"
+            if path.suffix or path.exists()
+            else "no such file or folder"
+        )
+        raise InvalidInput.of("source", str(path), reason)
     if not path.is_file():
         raise InvalidInput.of("source", str(path), "no such file")
     with readable(str(path)):

@@ -48,8 +48,12 @@ class Linear:
             shape=(len(histories), num_items),
         )
         # Rounded as `save` rounds, so that what a ranker is trained on is what is served.
-        weights = _ease(seen[:, rows].tocsr(), l2).astype(np.float16).astype(np.float32)
-        return cls(rows.astype(np.int32), weights, num_items)
+        return cls._of(rows.astype(np.int32), _ease(seen[:, rows].tocsr(), l2).astype(np.float16), num_items)
+
+    @classmethod
+    def _of(cls, rows: np.ndarray, weights: np.ndarray, num_items: int) -> Self:
+        # LAPACK leaves its inverse column by column; SciPy would turn all of it into rows again at every read.
+        return cls(rows, weights.astype(np.float32, order="C"), num_items)
 
     def read(self, states: States) -> DenseReading:
         scores = []
@@ -75,7 +79,7 @@ class Linear:
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Self:
         with np.load(folder / "linear.npz", allow_pickle=False) as file:
-            return cls(file["rows"], file["weights"].astype(np.float32), int(file["num_items"]))
+            return cls._of(file["rows"], file["weights"], int(file["num_items"]))
 
 
 def _ease(seen: sp.csr_matrix, l2: float) -> Float32[np.ndarray, "M M"]:

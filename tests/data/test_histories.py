@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -81,3 +82,15 @@ def test_prefixes_are_the_first_events() -> None:
     some = histories.prefixes(np.array([0, 2, 0, 1]), np.array([2, 1, 0, 0]))
     assert lists(some) == [[0, 1], [3], [], []]
     assert lists(histories.take(np.array([2, 0]))) == [[3], [0, 1, 2]]
+
+
+def test_one_history_is_a_view_of_all() -> None:
+    histories = build([(0, 0, 0), (0, 1, 0), (2, 0, 0)])
+    assert [lists(histories.of(user)) for user in range(3)] == [[[0, 1]], [[]], [[2]]]
+    assert np.shares_memory(histories.of(0).items, histories.items)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 9])
+def test_last_are_the_events_of_least_age(k: int) -> None:
+    histories = build([(0, 0, 0), (0, 1, 0), (0, 2, 0), (2, 0, 0)])
+    assert lists(histories.last(k)) == lists(histories.keep(histories.ages < k))

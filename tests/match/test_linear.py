@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -62,3 +64,15 @@ def test_only_the_most_popular_items_take_part() -> None:
 
 def test_items_met_once_say_nothing() -> None:
     assert fitted([[0, 1], [2, 3]]).rows.tolist() == []
+
+
+@pytest.mark.parametrize("num_users", [5, 60])
+def test_weights_lie_row_by_row_however_they_were_found(num_users: int, tmp_path: Path) -> None:
+    """By column, SciPy copies the whole matrix at every read."""
+    rng = np.random.default_rng(0)
+    items = table_of([item_of(row) for row in range(20)])
+    lives = [rng.integers(0, 20, 12).tolist() for _ in range(num_users)]
+    matcher = Linear.fit(Corpus(histories=histories_of(lives), items=items))
+    matcher.save(tmp_path)
+    assert matcher.weights.flags.c_contiguous
+    assert Linear.load(tmp_path, items).weights.flags.c_contiguous

@@ -7,6 +7,7 @@ import pytest
 
 from recsys.match import States
 from recsys.match.recall import Recall
+from recsys.memory.bank import read_bank
 from recsys.types import Item
 from tests.world import histories_of, table_of
 
@@ -41,3 +42,11 @@ def test_witness_names_the_events_that_resemble() -> None:
     weights = Recall().witness(states, 1)
     np.testing.assert_allclose(weights[[0, 2]], 1.0, atol=1e-4)
     assert weights[[1, 3]].max() < 0.5
+
+
+def test_a_life_that_goes_round_is_read_as_if_event_by_event() -> None:
+    rng = np.random.default_rng(0)
+    life, candidates = rng.integers(0, len(ITEMS), 400).tolist(), list(range(len(ITEMS)))
+    every = read_bank(ITEMS.vectors(np.array(life)), ITEMS.vectors(np.array(candidates)))
+    wanted = np.stack([every.best, np.log1p(every.mass), np.log1p(len(life) - 1 - every.place)], axis=1)
+    np.testing.assert_allclose(scores(life, candidates), wanted, rtol=1e-4, atol=1e-5)

@@ -40,3 +40,12 @@ def test_nothing_is_found_in_an_empty_bank() -> None:
     found = read_bank(unit(0, 0), unit(3, 1))
     assert found.best.tolist() == found.mass.tolist() == [0, 0, 0]
     assert found.place.tolist() == [-1, -1, -1]
+
+
+def test_counts_stand_for_equal_events() -> None:
+    events, queries, counts = unit(6, 0), unit(300, 1), np.array([1, 3, 1, 2, 1, 4])
+    found = read_bank(events, queries, counts.astype(np.float32))
+    every = read_bank(np.repeat(events, counts, axis=0), queries)
+    np.testing.assert_allclose(found.best, every.best, atol=1e-6)
+    np.testing.assert_allclose(found.mass, every.mass, rtol=1e-5)
+    assert found.place.tolist() == np.repeat(np.arange(6), counts)[every.place].tolist()

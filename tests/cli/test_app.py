@@ -1,0 +1,114 @@
+"""Help, exit codes, and that a mistake gets a message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+COMMANDS = (
+    "quickstart",
+    "doctor",
+    "train",
+    "evaluate",
+    "serve",
+    "rank",
+    "recommend",
+    "explain",
+    "import",
+    "export",
+    "status",
+)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_and_json(run: Run, command: str) -> None:
+    found = run(command, "--help")
+    assert found.code == 0
+    assert "--json" in found.out
+
+
+def test_the_module_is_the_program() -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "recsys.cli", "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert found.stdout.startswith("recsys ")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = """
+import sys
+from recsys.cli import main
+try:
+    main(["--help"])
+except SystemExit as left:
+    assert left.code == 0
+heavy = {"torch", "polars", "numpy", "lightgbm", "faiss", "grpc", "sqlalchemy"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    assert python(code).returncode == 0
+
+
+@pytest.mark.parametrize("missing", ["typer", "pydantic"])
+def test_what_is_not_installed_is_named(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from recsys.cli import main; main(['config', 'show'])"
+    found = python(code)
+    assert found.returncode == 3
+    assert found.stderr.startswith(f"error: {missing} is not installed: pip install")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nosuch",), "nosuch"),
+        (("recommend", "-k", "0"), "-k"),
+        (("recommend", "-k", "many"), "Invalid value for '-k'"),
+        (("recommend",), "no snapshot"),
+        (("recommend", "--target", ""), "target=''"),
+        (("status",), "no snapshot"),
+        (("serve",), "no snapshot"),
+        (("serve", "--port", "70000"), "port=70000"),
+        (("serve", "--host", "0.0.0.0"), "host='0.0.0.0'"),
+        (("rank",), "ITEM=[]"),
+        (("train",), "DATA=None"),
+        (("train", "nowhere"), "source='nowhere'"),
+        (("evaluate", "nowhere.csv"), "no such file"),
+        (("import", "nowhere.csv"), "no such file"),
+        (("export", "out", "--format", "xlsx"), "format='xlsx'"),
+        (("config", "show", "--config", "nowhere.toml"), "config='nowhere.toml'"),
+    ],
+)
+def test_a_mistake_is_named(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    found = run(*arguments)
+    assert found.code == 2
+    assert said in found.err
+
+
+def test_a_file_that_cannot_be_written_is_a_failure(run: Run) -> None:
+    found = run("config", "show", "--json", "no/such/folder/out.json")
+    assert found.code == 1
+    assert "no/such/folder/out.json" in found.err
+
+
+def test_nobody_answers(run: Run) -> None:
+    found = run("recommend", "--target", "127.0.0.1:1")
+    assert found.code == 1
+    assert "127.0.0.1:1" in found.err
+
+
+def test_asking_makes_no_store(run: Run, tmp_path: Path) -> None:
+    run("recommend")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_has_every_command() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
+    assert [command for command in COMMANDS if f"| `{command}" not in page] == []
