@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from recsys.data.histories import Histories
 from recsys.flow import Flow, allowed_mask, batches
 from recsys.match import DenseReading, States
-from recsys.match.transitions import cap_rows
+from recsys.match.transitions import capped_product
 from recsys.memory.keys import recency_matrix
 from recsys.metrics import ranking_metrics
 from recsys.train.examples import BATCH
@@ -45,11 +45,10 @@ class ItemItem:
         )
         met.data[:] = 1.0
         length = np.sqrt(np.asarray(met.sum(axis=0)).ravel()) + 1e-6
-        # Unit columns first: their products are the cosines, and no second copy of them is ever made.
+        # Unit columns first: their products are the cosines.
         unit = sp.csr_matrix(met @ sp.diags((1.0 / length).astype(np.float32)))
-        cosine = (unit.T @ unit).tocsr()
-        cosine.setdiag(0)
-        return cls(cap_rows(cosine, 200))
+        nearest = capped_product(unit.T.tocsr(), unit, 201)  # 200 and the item itself
+        return cls(sp.csr_matrix(nearest - sp.diags(nearest.diagonal())))
 
     def score(self, states: States) -> np.ndarray:
         past = recency_matrix(states.histories, self.similarity.shape[0], decay=1.0, window=1 << 30)

@@ -53,6 +53,9 @@ ROW_CAP = 512
 """Entries kept a row: on ML-1M full rows gain nothing and weigh eight times as much."""
 
 
+_PRODUCT_ROWS = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Transitions:
     """Sparse [N, N] matrices, one a kernel."""
@@ -105,7 +108,7 @@ def _matrix(histories: Histories, kernel: Kernel, popularity: np.ndarray) -> sp.
     counts = _counts(histories, kernel, len(popularity))
     if kernel.hops == 2:
         once = _normalise(cap_rows(counts, ROW_CAP // 4), kernel, popularity)
-        return cap_rows(once @ once, ROW_CAP)
+        return capped_product(once, once, ROW_CAP)
     return cap_rows(_normalise(counts, kernel, popularity), ROW_CAP)
 
 
@@ -126,6 +129,12 @@ def _normalise(counts: sp.csr_matrix, kernel: Kernel, popularity: np.ndarray) ->
     rows = sp.diags((row_sum**-kernel.row_power).astype(np.float32))
     columns = sp.diags(((popularity + 1.0) ** -kernel.popularity_power).astype(np.float32))
     return (rows @ counts @ columns).tocsr()
+
+
+def capped_product(left: sp.csr_matrix, right: sp.csr_matrix, cap: int) -> sp.csr_matrix:
+    """`cap_rows(left @ right, cap)`, some rows at a time: the whole product may be a hundred times what is kept."""
+    starts = range(0, max(left.shape[0], 1), _PRODUCT_ROWS)
+    return sp.vstack([cap_rows(left[at : at + _PRODUCT_ROWS] @ right, cap) for at in starts], format="csr")
 
 
 def cap_rows(matrix: sp.csr_matrix, cap: int) -> sp.csr_matrix:
