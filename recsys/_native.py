@@ -53,7 +53,7 @@ def threads() -> int:
 
 
 def limit_threads(count: int) -> None:
-    """Let each native call use at most `count` threads: torch, faiss and BLAS; LightGBM takes `num_threads` per call."""
+    """Let each native call use at most `count` threads (torch, faiss, BLAS; LightGBM takes `num_threads` a call)."""
     torch.set_num_threads(count)
     threadpool_limits(count, user_api="blas")
 

@@ -1,18 +1,18 @@
 """Every error the engine raises on purpose. Nothing here knows of gRPC; `recsys.serve` maps them to status codes.
 
-    RecsysError
-    ├── InvalidInput        the caller's value is wrong: names field, value and reason (one or several violations)
-    │   └── InvalidData     rows of a data set are wrong: carries the validation report
-    ├── NotFound            a named resource (snapshot, user, ranking) does not exist
-    ├── SnapshotError       a snapshot cannot be served
-    │   ├── DamagedSnapshot     a file is missing, of another size or of another SHA-256
-    │   └── MixedSnapshot       parts were made by different encoders, feature lists or format versions
-    ├── StoreError          the event store failed; the write was not acknowledged
-    ├── Conflict            the same idempotency key came with another body
-    ├── Overloaded          try again later (retry_after_s)
-    ├── DeadlineExceeded    too little time is left to do the work
-    ├── Unavailable         not ready: no snapshot is loaded and warmed
-    └── MissingExtra        an optional dependency is not installed: names the extra
+RecsysError
+├── InvalidInput        the caller's value is wrong: names field, value and reason (one or several violations)
+│   └── InvalidData     rows of a data set are wrong: carries the validation report
+├── NotFound            a named resource (snapshot, user, ranking) does not exist
+├── SnapshotError       a snapshot cannot be served
+│   ├── DamagedSnapshot     a file is missing, of another size or of another SHA-256
+│   └── MixedSnapshot       parts were made by different encoders, feature lists or format versions
+├── StoreError          the event store failed; the write was not acknowledged
+├── Conflict            the same idempotency key came with another body
+├── Overloaded          try again later (retry_after_s)
+├── DeadlineExceeded    too little time is left to do the work
+├── Unavailable         not ready: no snapshot is loaded and warmed
+└── MissingExtra        an optional dependency is not installed: names the extra
 """
 
 from __future__ import annotations

@@ -52,7 +52,6 @@ KERNELS = (
 ROW_CAP = 512
 """Entries kept a row: on ML-1M full rows gain nothing and weigh eight times as much."""
 
-
 _PRODUCT_ROWS = 512
 
 

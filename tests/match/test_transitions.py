@@ -7,7 +7,7 @@ import pytest
 from scipy import sparse
 
 from recsys.match import Corpus, States
-from recsys.match.transitions import KERNELS, Kernel, Transitions, cap_rows
+from recsys.match.transitions import KERNELS, Kernel, Transitions, cap_rows, capped_product
 from tests.world import histories_of, item_of, table_of
 
 NUM_ITEMS = 12
@@ -77,3 +77,11 @@ def test_capped_rows_keep_the_largest_and_all_that_equal_the_least() -> None:
     matrix = np.array([[5, 1, 3, 3, 2], [0, 0, 1, 0, 0], [1, 1, 1, 1, 1]], np.float32)
     capped = cap_rows(sparse.csr_matrix(matrix), 2).toarray()
     assert capped.tolist() == [[5, 0, 3, 3, 0], [0, 0, 1, 0, 0], [1, 1, 1, 1, 1]]
+
+
+def test_a_product_in_blocks_is_the_product() -> None:
+    matrix = sparse.random(1_100, 1_100, 0.02, format="csr", dtype=np.float32, random_state=0)
+    whole, blocks = cap_rows(matrix @ matrix, 20), capped_product(matrix, matrix, 20)
+    assert (whole != blocks).nnz == 0
+    empty = sparse.csr_matrix((0, 0), dtype=np.float32)
+    assert capped_product(empty, empty, 20).shape == (0, 0)

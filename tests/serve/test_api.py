@@ -69,7 +69,8 @@ def test_replacing_the_history_leaves_the_stored_events_out(make_world) -> None:
     (user,) = engine.asked
     assert user.replace_history
     assert [e.item_id for e in user.events] == ["item-2"]
-    assert user.now is not None and abs(user.now - time.time()) < 60
+    assert user.now is not None
+    assert abs(user.now - time.time()) < 60
 
 
 def test_recommend_walks_pages_without_repeats(world: World) -> None:
