@@ -31,6 +31,7 @@ _NAMES = {
     "recency_popularity": "most popular this week",
     "item_item": "item-item (cosine)",
     "ease": "EASE",
+    "ease_recent": "EASE with recency weights",
     "last_item_transitions": "what followed the last item",
     "sequence_neighbours": "what others did next",
     "own_repeat": "own repeats",

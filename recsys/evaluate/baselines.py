@@ -1,7 +1,7 @@
 """Baselines on the same memory and the same questions, each ranking every item.
 
 Popularity; popularity of the week; item-item (cosine of co-occurrence, Sarwar et al. 2001, over the whole history);
-EASE; last item's transitions; the user's own repeats where the data repeats.
+EASE, flat and with recency weights; last item's transitions; the user's own repeats where the data repeats.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ SIGNALS = {
     "popularity": "popularity_ever",
     "recency_popularity": "popularity_week",
     "ease": "linear_all",
+    "ease_recent": "linear_recent",
     "last_item_transitions": "transitions_next",
     "sequence_neighbours": "neighbours_shared",
     "own_repeat": "repeat_recent",
