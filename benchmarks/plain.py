@@ -19,9 +19,11 @@ from typing import Any
 
 import faiss as _faiss
 import grpc
-import lightgbm as lgb
 import numpy as np
 import polars as pl
+import torch  # noqa: F401  (it brings the OpenMP runtime that lightgbm needs and a slim system lacks)
+
+import lightgbm as lgb  # isort: skip  (after torch)
 
 from recsys.v1 import ranking_service_pb2 as pb
 

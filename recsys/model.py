@@ -14,32 +14,37 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
+from jaxtyping import Int64
+from polars.exceptions import PolarsError
 
 from recsys.data.catalogue import Catalogue
 from recsys.data.histories import Histories
 from recsys.data.ids import IdMap
 from recsys.encode.items import ItemTable
-from recsys.errors import MixedSnapshot
+from recsys.errors import DamagedSnapshot, InvalidInput, MixedSnapshot
 from recsys.flow import Flow
 from recsys.match.suite import load_matchers, save_matchers
-from recsys.rank import Ranker
+from recsys.rank import LightGBMError, Ranker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """How the model was made and how it wants to be asked.
 
-    `encoder`: name or path of the text encoder, None for the embedded one. `encoder_fingerprint`: of the encoder that
-    made the vectors. `include_seen`: whether its users take the same item again. `store_seq`: rows of the event store
-    it holds. `ignored_types`: events that are remembered but do not speak for an item.
+    `encoder`: name or path of the text encoder, None for the embedded one. `encoder_fingerprint`,
+    `encoder_max_tokens`: of the encoder that made the vectors. `include_seen`: whether its users take the same item
+    again. `store_seq`: rows of the event store it holds. `ignored_types`: events that are remembered but do not speak
+    for an item.
     """
 
     encoder: str | None
     encoder_fingerprint: str
     include_seen: bool
+    encoder_max_tokens: int = 256
     ignored_types: tuple[str, ...] = ("return",)
     store_seq: int = 0
     data_fingerprint: str = ""
@@ -61,6 +66,11 @@ class Model:
     def last_s(self) -> float:
         """The time of the newest event it holds, on the clock of its histories; -inf without any."""
         return float(self.histories.times.max(initial=-np.inf))
+
+    @cached_property
+    def popularity(self) -> Int64[np.ndarray, " N"]:
+        """How often each item was met."""
+        return np.bincount(self.histories.items, minlength=len(self.items.base))
 
     def save(self, folder: Path) -> None:
         """Write every part into an existing empty folder."""
@@ -85,8 +95,26 @@ class Model:
     def load(cls, folder: Path) -> Model:
         """The model that `save` wrote, from a folder whose files the snapshot has verified.
 
-        Raises MixedSnapshot where its parts do not fit together.
+        Raises MixedSnapshot where its parts do not fit together, DamagedSnapshot where one cannot be read: checksums
+        say that the files are those that were written, not that what was written was sound.
         """
+        try:
+            return cls._read(folder)
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            MemoryError,
+            BadZipFile,
+            PolarsError,
+            InvalidInput,
+            LightGBMError,
+        ) as error:
+            raise DamagedSnapshot(f"{folder.name} cannot be read: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _read(cls, folder: Path) -> Model:
         description = json.loads((folder / "model.json").read_text())
         vectors = np.load(folder / "vectors.npy", allow_pickle=False)
         items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), vectors)
@@ -115,8 +143,13 @@ class Model:
         for name, (found, wanted) in facts.items():
             if found != wanted:
                 raise MixedSnapshot(f"{name}: the snapshot holds {found!r}, its other parts want {wanted!r}")
-        if self.histories.num_events and int(self.histories.items.max()) >= len(self.items):
-            raise MixedSnapshot(f"histories: item row {int(self.histories.items.max())} of {len(self.items)} items")
+        rows, indptr = self.histories.items, self.histories.indptr
+        if self.histories.num_events and not (int(rows.min()) >= 0 and int(rows.max()) < len(self.items)):
+            raise MixedSnapshot(f"histories: item rows {rows.min()} to {rows.max()} of {len(self.items)} items")
+        if indptr[0] != 0 or indptr[-1] != len(rows) or (np.diff(indptr) < 0).any():
+            raise MixedSnapshot("histories: the users' slices do not cover the events")
+        if not np.isfinite(self.items.base).all():
+            raise MixedSnapshot("vectors: NaN or infinity")
 
 
 def _settings(values: dict[str, object]) -> ModelSettings:

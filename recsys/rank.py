@@ -20,6 +20,8 @@ from recsys.errors import InvalidInput, MixedSnapshot
 
 import lightgbm as lgb  # isort: skip  (after torch, which `_native` imports)
 
+LightGBMError = lgb.basic.LightGBMError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankerConfig:

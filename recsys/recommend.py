@@ -5,6 +5,7 @@ External ids come in and go out here; everything beneath is int rows.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,16 +15,38 @@ from typing import Self
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
+from recsys.encode.cache import VectorCache
 from recsys.encode.items import ItemTable
 from recsys.encode.text import TextEncoder
-from recsys.errors import InvalidInput, MixedSnapshot
+from recsys.errors import InvalidInput, MixedSnapshot, RecsysError
 from recsys.evidence import evidence
 from recsys.flow import Field, allowed_mask, fallback_scores, rank_field
 from recsys.match import States
 from recsys.model import Model
 from recsys.snapshot import Snapshot, open_snapshot
-from recsys.states import events_of, remembered, user_state
-from recsys.types import Candidate, Event, Explanation, Fallback, Item, RankedItem, Ranking, Remembered, User
+from recsys.states import events_of, news, remembered, user_state
+from recsys.types import (
+    MAX_ID_BYTES,
+    Candidate,
+    Event,
+    Explanation,
+    Fallback,
+    Item,
+    RankedItem,
+    Ranking,
+    Remembered,
+    User,
+)
+
+_log = logging.getLogger(__name__)
+
+_NO_ID = "-" * (MAX_ID_BYTES + 1)
+"""Longer than any id may be: the id, inside, of a candidate that has only a text."""
+
+
+def _encoder(model: Model, cache: VectorCache | None) -> TextEncoder:
+    settings = model.settings
+    return TextEncoder.load(settings.encoder, max_tokens=settings.encoder_max_tokens, cache=cache)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +70,22 @@ class Recommender:
         return cls(model=model, encoder=encoder, items=model.items, fingerprints=fingerprints, created=time.time())
 
     @classmethod
-    def open(cls, root: str | Path, snapshot_id: str | None = None, *, encoder: TextEncoder | None = None) -> Self:
+    def open(
+        cls,
+        root: str | Path,
+        snapshot_id: str | None = None,
+        *,
+        encoder: TextEncoder | None = None,
+        cache: VectorCache | None = None,
+    ) -> Self:
         """The snapshot that `root`/CURRENT names (or `snapshot_id`), verified before anything is parsed.
 
+        `encoder` None loads the one that the snapshot names, with `cache` for vectors of texts met later.
         Raises NotFound, DamagedSnapshot, MixedSnapshot.
         """
         snapshot: Snapshot = open_snapshot(Path(root), snapshot_id)
         model = Model.load(snapshot.path)
-        made = cls.of(model, encoder or TextEncoder.load(model.settings.encoder))
+        made = cls.of(model, encoder or _encoder(model, cache))
         manifest = snapshot.manifest
         return replace(
             made,
@@ -97,7 +128,7 @@ class Recommender:
         asked = np.unique(rows).astype(np.int32)[None]
         field_ = self.model.flow.field(states, self._allowed(states, self.model.settings.include_seen), asked)
         places, scores = self._places(field_, rows)
-        order = np.argsort(-scores, kind="stable")[: top_k or None]
+        order = self._order(scores, rows)[: top_k or None]
         ranked = [
             self._ranked(candidates[i].item_id, float(scores[i]), rank, int(i), field_, places[i], notes[i], parts)
             for rank, i in enumerate(order, start=1)
@@ -128,7 +159,7 @@ class Recommender:
         if field_.candidates.shape[1] < min(k, int(allowed.sum())):
             field_ = self.model.flow.field(states, allowed, self._popular(allowed, k))
         scores = self._scores(field_)[0]
-        order = np.argsort(-scores, kind="stable")[: min(k, int(field_.valid.sum()))]
+        order = self._order(scores, field_.candidates[0])[: min(k, int(field_.valid.sum()))]
         ranked = [
             self._ranked(self._id(field_, place), float(scores[place]), rank, -1, field_, place, (), parts)
             for rank, place in enumerate(order, start=1)
@@ -162,10 +193,11 @@ class Recommender:
 
     def history(self, user: User) -> list[Event]:
         """All that is remembered of the user, oldest first; an event without a time has just happened."""
-        past = events_of(remembered(self.model, user), self.model.items, user.user_id)
+        held = remembered(self.model, user)
+        past, fresh = events_of(held, self.model.items, user.user_id), news(self.model, held, user)
         if self.model.histories.clock != "timestamp":
-            return [*past, *sorted(user.events, key=lambda event: event.timestamp or 0.0)]
-        return sorted([*past, *user.events], key=lambda event: np.inf if event.timestamp is None else event.timestamp)
+            return [*past, *sorted(fresh, key=lambda event: event.timestamp or 0.0)]
+        return sorted([*past, *fresh], key=lambda event: np.inf if event.timestamp is None else event.timestamp)
 
     def search_history(self, user: User, text: str, k: int) -> list[Remembered]:
         """The user's k events whose item texts are closest to `text`, the closest first."""
@@ -217,14 +249,21 @@ class Recommender:
                 if not candidate.item_id and not candidate.text:
                     raise InvalidInput.of(f"candidates[{i}]", candidate, "needs an item_id or a text")
                 row = len(self.items) + len(late)
-                late.append(Item(item_id=f"\0{i}", description=candidate.text))
+                late.append(Item(item_id=f"{_NO_ID}{i}", description=candidate.text))
                 notes.append((Fallback.COLD_ITEM,) if candidate.text else (Fallback.UNKNOWN_ITEM,))
             else:
                 notes.append((Fallback.COLD_ITEM,) if row >= self.model.flow.num_fitted else ())
             rows[i] = row
         if not late:
             return self.items, rows, notes
-        return self.items.extended(late, self.encode_texts([item.text for item in late])), rows, notes
+        try:
+            vectors = self.encode_texts([item.text for item in late])
+        except (RecsysError, RuntimeError, OSError):
+            # Without the encoder a text is ranked by its words alone; the answer says so.
+            _log.exception("the text encoder failed")
+            vectors = np.zeros((len(late), self.items.dimension), np.float32)
+            notes = [(*note, Fallback.ENCODER_UNAVAILABLE) if note else note for note in notes]
+        return self.items.extended(late, vectors), rows, notes
 
     def _allowed(
         self, states: States, include_seen: bool, exclude: Sequence[str] = (), categories: Sequence[str] = ()
@@ -255,6 +294,12 @@ class Recommender:
         order = np.argsort(field_.candidates[0], kind="stable")
         places = order[np.searchsorted(field_.candidates[0], rows, sorter=order)]
         return places, self._scores(field_)[0, places]
+
+    def _order(self, scores: Float64[np.ndarray, " K"], rows: Int32[np.ndarray, " K"]) -> np.ndarray:
+        """Best first; of equal scores the more popular, so that what nobody knows stands last."""
+        counts = self.model.popularity
+        known = rows < len(counts)
+        return np.lexsort((-np.where(known, counts[np.where(known, rows, 0)], -1), -scores))
 
     def _ranked(
         self,

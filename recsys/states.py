@@ -15,12 +15,13 @@ from recsys.model import Model
 from recsys.types import Event, User
 
 WEEK_S = 7 * 86_400.0
+_MAX_TYPE = 2**15 - 1
 
 
 def user_state(model: Model, items: ItemTable, user: User) -> States:
     """The state of one user (B = 1); events about items that nobody has described yet are left out."""
     past = remembered(model, user)
-    fresh = [event for event in user.events if items.catalogue.ids.get(event.item_id) is not None]
+    fresh = [event for event in news(model, past, user) if items.catalogue.ids.get(event.item_id) is not None]
     histories = _joined(past, fresh, items, model.settings.ignored_types) if fresh else past
     histories = histories.without_types(model.settings.ignored_types)
     return States(histories=histories, now=np.array([_now(model, histories, user)]), items=items)
@@ -34,8 +35,24 @@ def remembered(model: Model, user: User) -> Histories:
     return model.histories.of(row)
 
 
+def news(model: Model, past: Histories, user: User) -> list[Event]:
+    """The user's events that the snapshot does not hold: one known by item and time is not counted twice.
+
+    A store may hold what a snapshot was trained on, because both were filled from the same files.
+    """
+    if past.clock != "timestamp" or past.num_events == 0:
+        return list(user.events)
+    held = set(zip(past.items.tolist(), past.times.tolist(), strict=True)) if user.events else set()
+    ids = model.items.catalogue.ids
+    return [event for event in user.events if (ids.get(event.item_id), event.timestamp) not in held]
+
+
 def _joined(past: Histories, events: Sequence[Event], items: ItemTable, ignored: Sequence[str]) -> Histories:
-    types = list(dict.fromkeys([*past.event_types, *(event.event_type for event in events)]))
+    types = {
+        name: code for code, name in enumerate(dict.fromkeys([*past.event_types, *(e.event_type for e in events)]))
+    }
+    # Types are 16-bit numbers; beyond 32,767 of one user the rest share the last.
+    codes = [min(types[event.event_type], _MAX_TYPE) for event in events]
     values = [np.nan if event.value is None else event.value for event in events]
     baskets = {event.session_id: n for n, event in enumerate(events) if event.session_id}
     offset = int(past.baskets.max(initial=-1)) + 1
@@ -45,9 +62,9 @@ def _joined(past: Histories, events: Sequence[Event], items: ItemTable, ignored:
         np.concatenate([past.items, rows]),
         np.concatenate([past.times, _times(past, events)]),
         num_users=1,
-        event_types=tuple(types),
+        event_types=tuple(types)[: _MAX_TYPE + 1],
         clock=past.clock,
-        types=np.concatenate([past.types, [types.index(event.event_type) for event in events]]).astype(np.int16),
+        types=np.concatenate([past.types, codes]).astype(np.int16),
         values=np.concatenate([past.values, values]).astype(np.float32),
         baskets=np.concatenate(
             [past.baskets, [offset + baskets[e.session_id] if e.session_id else -1 for e in events]]

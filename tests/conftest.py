@@ -13,6 +13,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jaxtyping
 import pytest
+import torch  # noqa: F401  (it brings the OpenMP runtime that lightgbm needs and a slim system lacks)
 
 from tests.typecheck import shapes
 

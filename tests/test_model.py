@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,4 +135,31 @@ def test_a_ranker_of_other_features_is_refused(model: Model, tmp_path: Path) -> 
     text = (folder / "ranker.txt").read_text()
     (folder / "ranker.txt").write_text(text.replace("neighbours_shared_norm", "neighbours_other_norm"))
     with pytest.raises(MixedSnapshot, match="neighbours_other_norm"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize("name", ["model.json", "vectors.npy", "histories.npz", "users.parquet", "catalogue.parquet"])
+def test_a_part_that_cannot_be_read_is_a_damaged_snapshot(small: Model, tmp_path: Path, name: str) -> None:
+    """Checksums vouch for what was written, not that it was sound: no other error may come out."""
+    folder = saved(small, tmp_path / "model")
+    (folder / name).write_bytes(pickle.dumps({"not": "a model"}))
+    with pytest.raises(DamagedSnapshot, match="cannot be read"):
+        Model.load(folder)
+
+
+def test_sparse_indices_out_of_range_are_refused(small: Model, tmp_path: Path) -> None:
+    """scipy follows them out of memory."""
+    folder = saved(small, tmp_path / "model")
+    file = folder / "matchers" / "transitions" / "soon.npz"
+    with np.load(file) as stored:
+        parts = dict(stored)
+    parts["indices"] = parts["indices"] + 1_000_000
+    np.savez(file, **parts)
+    with pytest.raises(DamagedSnapshot):
+        Model.load(folder)
+
+
+def test_histories_out_of_bounds_are_refused(small: Model, tmp_path: Path) -> None:
+    folder = saved(replace(small, histories=replace(small.histories, items=-small.histories.items - 1)), tmp_path / "m")
+    with pytest.raises(MixedSnapshot, match="item rows"):
         Model.load(folder)

@@ -353,3 +353,33 @@ def test_counts_of_what_is_held(recommender: Recommender) -> None:
     assert recommender.num_memories == 300 * 12
     assert recommender.fingerprints["encoder"] == recommender.encoder.fingerprint
     recommender.warm_up()
+
+
+class _Broken:
+    """An encoder whose weights are gone."""
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        raise RuntimeError("no weights")
+
+
+def test_without_the_encoder_texts_are_ranked_by_their_words(recommender: Recommender) -> None:
+    broken = replace(recommender, encoder=_Broken(recommender.encoder.fingerprint))
+    answer = broken.rank(walker(20, 21, 22), [Candidate(text="a story"), Candidate(item_id="i23")])
+    assert Fallback.ENCODER_UNAVAILABLE in answer.fallbacks
+    assert {item.index for item in answer.items} == {0, 1}
+    assert all(np.isfinite(item.score) for item in answer.items)
+
+
+def test_equal_scores_stand_by_popularity(recommender: Recommender) -> None:
+    """Of two rows the ranker cannot tell apart the unknown one stands last, whatever the order of the request."""
+    answer = recommender.rank(User(user_id="stranger"), candidates("never heard of", "i23"))
+    scores = {item.item_id: item.score for item in answer.items}
+    if scores["never heard of"] == scores["i23"]:
+        assert ids(answer) == ["i23", "never heard of"]
+    rows = np.array([NUM_ITEMS, 3, 5], np.int32)
+    popularity = recommender.model.popularity
+    expected = [1, 2] if popularity[3] >= popularity[5] else [2, 1]
+    assert recommender._order(np.zeros(3), rows).tolist() == [*expected, 0]

@@ -139,3 +139,22 @@ def test_the_model_is_not_touched() -> None:
     items: ItemTable = made.items
     user_state(made, items, User(user_id="u0", events=(event(3, 5),)))
     assert made.histories.items.tolist() == [0, 1, 2]
+
+
+def test_what_the_snapshot_holds_is_not_counted_twice() -> None:
+    """A store that was filled from the files a snapshot was trained on tells each event again."""
+    again = Event(user_id="u0", item_id="i1", timestamp=START_S + HOUR_S)
+    later = Event(user_id="u0", item_id="i1", timestamp=START_S + 2 * HOUR_S)
+    assert items_of(User(user_id="u0", events=(again,))) == items_of(User(user_id="u0"))
+    assert len(items_of(User(user_id="u0", events=(again, later)))) == len(items_of(User(user_id="u0"))) + 1
+
+
+def test_more_types_than_a_number_holds() -> None:
+    """Types past 32,767 share the last; none turns into another user's type, and it takes no quadratic time."""
+    told = tuple(
+        Event(user_id="u0", item_id="i1", event_type=f"t{n}", timestamp=START_S + 9 * HOUR_S + n) for n in range(33_000)
+    )
+    made = model()
+    histories = user_state(made, made.items, User(user_id="u0", events=told)).histories
+    assert histories.types.min() >= 0
+    assert histories.event_types[histories.types[histories.times == START_S + 9 * HOUR_S + 5][0]] == "t5"

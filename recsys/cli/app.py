@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recsys import __version__
+from recsys.errors import InvalidInput, Violation
 
 if TYPE_CHECKING:
     from recsys.config import Settings
@@ -34,8 +35,16 @@ Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE", envvar="RECSYS_CONFIG", help="TOML file; ./longrec.toml if there is one."),
 ]
-Snapshots = Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of snapshots.")]
-Store = Annotated[str | None, typer.Option(metavar="URL", help="Event store: a SQLite file, or postgresql://...")]
+# The defaults themselves stand in `recsys.config`, which is too heavy to import for a help page.
+SNAPSHOTS_DEFAULT, STORE_DEFAULT, PORT_DEFAULT = ".longrec/snapshots", ".longrec/events.sqlite", "50051"
+Snapshots = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of snapshots.", show_default=SNAPSHOTS_DEFAULT)
+]
+Store = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="Event store: a SQLite file, or postgresql://...", show_default=STORE_DEFAULT),
+]
+Port = Annotated[int | None, typer.Option(help="The server's port; 0 takes any free one.", show_default=PORT_DEFAULT)]
 Target = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask this server instead of a snapshot here.")]
 Protocol = Annotated[
     str | None,
@@ -74,7 +83,7 @@ def quickstart(
 
 
 @app.command(rich_help_panel=START)
-def doctor(config: Config = None, store: Store = None, port: int | None = None, json: Json = None) -> None:
+def doctor(config: Config = None, store: Store = None, port: Port = None, json: Json = None) -> None:
     """Check that everything is here that the engine needs."""
     from recsys.cli.doctor import doctor
     from recsys.cli.output import Output
@@ -86,7 +95,16 @@ def doctor(config: Config = None, store: Store = None, port: int | None = None, 
 def train(
     data: Annotated[str | None, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")] = None,
     from_store: Annotated[bool, typer.Option("--from-store", help="Learn from the event store instead.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of snapshots to publish into.")] = None,
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            "--snapshots",
+            "--out",
+            metavar="DIR",
+            help="Folder of snapshots to publish into.",
+            show_default=SNAPSHOTS_DEFAULT,
+        ),
+    ] = None,
     store: Store = None,
     protocol: Protocol = None,
     test_days: TestDays = None,
@@ -103,7 +121,7 @@ def train(
     settings = _settings(
         config,
         {
-            "paths.snapshots": out,
+            "paths.snapshots": snapshots,
             "paths.store": store,
             "stages.test_days": test_days,
             "stages.validation_days": validation_days,
@@ -156,7 +174,7 @@ def serve(
     snapshots: Snapshots = None,
     store: Store = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback it wants TLS.")] = None,
-    port: Annotated[int | None, typer.Option(help="0 takes any free one.")] = None,
+    port: Port = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Plain text beyond loopback.")] = None,
     tls_certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM certificate chain.")] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM private key.")] = None,
@@ -325,4 +343,15 @@ def config_show(config: Config = None, json: Json = None) -> None:
 def _settings(path: Path | None, flags: dict[str, Any] | None = None) -> Settings:
     from recsys.config import load_settings
 
-    return load_settings(path, flags).settings
+    try:
+        return load_settings(path, flags).settings
+    except InvalidInput as error:
+        raise InvalidInput([_with_flags(each) for each in error.violations]) from error
+
+
+def _with_flags(violation: Violation) -> Violation:
+    """The settings know nothing of flags; whoever typed one wants to read which one helps."""
+    if violation.field != "host":
+        return violation
+    flags = "plain text beyond loopback needs --insecure, or TLS: --tls-certificate and --tls-key"
+    return Violation(violation.field, violation.value, flags)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recsys.cli.output import Output, table
+from recsys.cli.snapshots import current_snapshot
 from recsys.cli.words import day, earlier, reasons, what_happened
 from recsys.client import RecsysClient
 from recsys.config import Settings
@@ -109,7 +110,8 @@ def engine(settings: Settings, target: str | None) -> Iterator[Engine]:
         with RecsysClient(target, timeout_s=CALL_TIMEOUT_S) as client:
             yield There(client)
         return
-    recommender = Recommender.open(settings.paths.snapshots)
+    root = settings.paths.snapshots
+    recommender = Recommender.open(root, current_snapshot(root))
     if not _exists(settings.paths.store):
         yield Here(recommender, lambda user_id: ())
         return
@@ -140,7 +142,7 @@ def rank(
     if not candidates:
         raise InvalidInput.of("ITEM", list(item_ids), "name items, or texts with --text")
     with engine(settings, target) as found:
-        _show(output, found, found.rank(user, candidates, top_k), candidates)
+        _show(output, found, found.rank(user, candidates, top_k), candidates, [*_unknown_events(found, user)])
 
 
 def recommend(
@@ -155,7 +157,8 @@ def recommend(
     include_seen: bool | None,
 ) -> None:
     with engine(settings, target) as found:
-        _show(output, found, found.recommend(user, k, exclude, categories, include_seen), ())
+        notes = [*_unknown_events(found, user), *_empty_categories(found, user, categories)]
+        _show(output, found, found.recommend(user, k, exclude, categories, include_seen), (), notes)
 
 
 def explain(
@@ -166,12 +169,16 @@ def explain(
         for each in explanations:
             output.heading(f"{title(found.item(each.item_id), each.item_id)}   score {each.score:.3f}")
             show_reasons(output, each, None)
+        show_legend(output, explanations)
+        output.show(*(f"note: {each}" for each in _unknown_events(found, user)))
     output.result([asdict(each) for each in explanations])
 
 
 def show_reasons(output: Output, explanation: Explanation, now: float | None) -> None:
     """What moved the score, and the events behind it; ages are counted from `now`."""
-    output.show(*(f"  {share:+.3f}  {phrase}" for phrase, share in reasons(explanation.contributions)))
+    lines = [(phrase, round(share, 3)) for phrase, share in reasons(explanation.contributions)]
+    rest = round(explanation.score, 3) - sum(share for _, share in lines)
+    output.show(*(f"  {share:+.3f}  {phrase}" for phrase, share in [*lines, ("the rest and the base", rest)]))
     memories = [
         (
             memory.title or memory.event.item_id,
@@ -184,6 +191,13 @@ def show_reasons(output: Output, explanation: Explanation, now: float | None) ->
     ]
     if memories:
         output.show(table(("remembered", "event", "when", "", "share"), memories, numbers=(4,)))
+        output.show()
+
+
+def show_legend(output: Output, explanations: Sequence[Explanation]) -> None:
+    """Once below all tables of `show_reasons`: what their last column is."""
+    if any(each.memories for each in explanations):
+        output.show("share: this event's part in all that the user's past says of the item; all of them make 100 %")
 
 
 def title(item: Item | None, item_id: str) -> str:
@@ -191,12 +205,16 @@ def title(item: Item | None, item_id: str) -> str:
     return f"{item.title} [{item_id}]" if item and item.title else item_id
 
 
-def _show(output: Output, found: Engine, answer: Answer, candidates: Sequence[Candidate]) -> None:
+def _show(output: Output, found: Engine, answer: Answer, candidates: Sequence[Candidate], notes: Sequence[str]) -> None:
     rows = [_row(found, row, candidates) for row in answer.items]
     output.show(table(("", "item", "title", "categories", "score"), rows, numbers=(0, 4)))
-    output.show(*(f"note: {_WITHOUT.get(each, each)}" for each in answer.fallbacks))
+    output.show(*(f"note: {each}" for each in [*(_WITHOUT.get(each, each) for each in answer.fallbacks), *notes]))
     output.result(
-        {"items": [asdict(row) for row in answer.items], "fallbacks": [str(each) for each in answer.fallbacks]}
+        {
+            "items": [asdict(row) for row in answer.items],
+            "fallbacks": [str(each) for each in answer.fallbacks],
+            "notes": notes,
+        }
     )
 
 
@@ -204,6 +222,20 @@ def _row(found: Engine, row: RankedItem, candidates: Sequence[Candidate]) -> tup
     item = found.item(row.item_id) if row.item_id else None
     text = candidates[row.index].text if row.index >= 0 else ""
     return (row.rank, row.item_id, item.title if item else text, ", ".join(item.categories) if item else "", row.score)
+
+
+def _unknown_events(found: Engine, user: User) -> Iterator[str]:
+    """A note for each event of the command line whose item nobody knows."""
+    ids = list(dict.fromkeys(event.item_id for event in user.events))
+    asked = found.rank(user, [Candidate(item_id=each) for each in ids], 0).items if ids else ()
+    unknown = {row.index for row in asked if Fallback.UNKNOWN_ITEM in row.fallbacks}
+    return (f"--event {each}: this item is unknown and says nothing" for i, each in enumerate(ids) if i in unknown)
+
+
+def _empty_categories(found: Engine, user: User, categories: Sequence[str]) -> Iterator[str]:
+    """A note for each category that no item has: even with nothing excluded, nothing is found in it."""
+    empty = (each for each in categories if not found.recommend(user, 1, (), (each,), True).items)
+    return (f"--category {each}: no item has this category" for each in empty)
 
 
 def _exists(store: str) -> bool:

@@ -26,7 +26,8 @@ from recsys.train.fit import TrainConfig
 from recsys.train.publish import publish
 from recsys.types import Item
 
-_NAMES = {
+# What people call the baselines.
+METHODS = {
     "popularity": "most popular ever",
     "recency_popularity": "most popular this week",
     "item_item": "item-item (cosine)",
@@ -57,6 +58,7 @@ def train(
     lenient: bool,
 ) -> None:
     """Learns from `data` or the store and publishes a snapshot."""
+    _check_protocol(protocol)
     told = _told(settings, data, from_store, lenient)
     output.show(str(told.dataset.report))
     config = evaluate_config(settings, protocol or default_protocol(told.dataset))
@@ -81,6 +83,7 @@ def judge(
     settings: Settings, output: Output, *, data: str, protocol: str | None, shuffled_ties: bool | None, lenient: bool
 ) -> None:
     """Trains from scratch, asks the test once, and reports; nothing is kept but vectors of texts."""
+    _check_protocol(protocol)
     dataset = load_dataset(data, strict=not lenient)
     output.show(str(dataset.report))
     config = evaluate_config(settings, protocol or default_protocol(dataset))
@@ -123,7 +126,7 @@ def quality_table(report: dict[str, Any]) -> RenderableType:
     rows = {"LongRec": report["test"]}
     if "shuffled_ties" in report:
         rows["LongRec, equal times shuffled"] = report["shuffled_ties"]["test"]
-    rows |= {_NAMES.get(name, name): row for name, row in report.get("baselines", {}).items()}
+    rows |= {METHODS.get(name, name): row for name, row in report.get("baselines", {}).items()}
     ordered = sorted(rows.items(), key=lambda pair: -pair[1]["ndcg@10"])
     return table(
         ("method", "NDCG@10", "95 % interval", "HR@10", "MRR"),
@@ -161,9 +164,18 @@ def _interval(row: dict[str, Any]) -> str:
     return f"{low:.4f} to {high:.4f}"
 
 
+def _check_protocol(protocol: str | None) -> None:
+    """Before anything is read: reading may take minutes."""
+    if protocol not in (None, "loo", "gts"):
+        raise InvalidInput.of("protocol", protocol, 'must be "loo" or "gts"')
+
+
 def _told(settings: Settings, data: str | None, from_store: bool, lenient: bool) -> Told:
-    if (data is None) is not from_store:
-        raise InvalidInput.of("DATA", data, "name a source, or --from-store, one of them")
+    if data is None and not from_store:
+        reason = "nothing to learn from: name a folder, a file or a SQL URL, or say --from-store"
+        raise InvalidInput.of("DATA", data, reason)
+    if data is not None and from_store:
+        raise InvalidInput.of("DATA", data, "is one source and --from-store another: leave one of them out")
     if data is not None:
         return Told(dataset=load_dataset(data, strict=not lenient))
     with EventStore.open(settings.paths.store) as store:

@@ -13,6 +13,23 @@ from rich.progress import Progress as Bars
 
 from recsys.train.fit import Progress, quiet
 
+# What a step's number counts, by how its name begins; the first that fits.
+_COUNTED = (
+    ("item texts", "texts"),
+    ("memory", "parts, one after the other"),
+    ("ranker: trees", "trees at most"),
+    ("ranker", "questions"),
+    ("asking", "questions"),
+)
+
+
+def in_words(what: str, total: int) -> str:
+    """A step and how much there is of it: "asking: test (2,000 questions)"."""
+    # Of the memory's parts only the first would be named, for they share a step.
+    name = what.partition(":")[0] if what.startswith("memory") else what
+    counted = next((words for start, words in _COUNTED if what.startswith(start)), "steps")
+    return name if total < 2 else f"{name} ({total:,} {counted})"
+
 
 @contextmanager
 def progress(*, silent: bool) -> Iterator[Progress]:
@@ -82,5 +99,4 @@ class _InLines:
     def __call__(self, what: str, done: int, total: int) -> None:
         if self._steps.begins(what, done, total):
             elapsed_s = time.monotonic() - self._start_s
-            name = what if total < 2 else f"{what} ({total:,})"
-            self._console.print(f"[{elapsed_s:4.0f} s] {name}", soft_wrap=True)
+            self._console.print(f"[{elapsed_s:4.0f} s] {in_words(what, total)}", soft_wrap=True)

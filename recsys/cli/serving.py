@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from recsys import _native
 from recsys.cli.output import Output
+from recsys.cli.snapshots import some_snapshots
 from recsys.config import Settings
-from recsys.errors import NotFound
 from recsys.serve import Server
 from recsys.serve.log import configure_logging
 from recsys.serve.shelf import SnapshotShelf
-from recsys.snapshot import list_snapshots
 from recsys.store import EventStore
 
 
@@ -18,12 +17,11 @@ def serve(settings: Settings, output: Output) -> None:
     configure_logging()
     _native.limit_threads(1)  # requests run side by side; threads within one would only get in each other's way
     root, config = settings.paths.snapshots, settings.server
-    if not list_snapshots(root):  # said at once, not after a port is open and a store is made
-        raise NotFound(f"no snapshot in {root}: make one with `recsys train`")
+    some_snapshots(root)  # said at once, not after a port is open and a store is made
     server = Server(config, shelf=SnapshotShelf(root), store=EventStore.open(settings.paths.store))
 
     def ready(port: int) -> None:
-        output.show(f"serving {root} on {config.host}:{port}; Ctrl-C ends it")
-        output.result({"host": config.host, "port": port})
+        output.lines(f"serving snapshot {server.snapshot_id} of {root} on {config.host}:{port}; Ctrl-C ends it")
+        output.result({"host": config.host, "port": port, "snapshot_id": server.snapshot_id})
 
     server.run(ready=ready)

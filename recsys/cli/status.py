@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from recsys.cli.output import Output, table
-from recsys.cli.words import day, size
+from recsys.cli.snapshots import current_snapshot, some_snapshots
+from recsys.cli.words import day, size, span
 from recsys.client import RecsysClient
-from recsys.errors import NotFound, RecsysError, SnapshotError
-from recsys.snapshot import Manifest, current_id, list_snapshots, open_snapshot
+from recsys.errors import RecsysError, SnapshotError
+from recsys.snapshot import Manifest, open_snapshot
 
 _CALL_TIMEOUT_S = 5.0
 
 
 def status(output: Output, *, root: Path, target: str | None) -> None:
-    """Raises SnapshotError where the current snapshot is not sound, Unavailable where the server does not answer."""
+    """A row a snapshot, then the current one whole.
+
+    Raises SnapshotError where the current snapshot is not sound, NotFound where there is none, Unavailable where the
+    server does not answer.
+    """
     if target is not None:
         output.result({"server": _server(output, target)})
         return
-    snapshots = [_facts(root, manifest) for manifest in list_snapshots(root)]
-    current = _current(root)
-    if not snapshots:
-        raise NotFound(f"no snapshot in {root}: make one with `recsys train`")
-    for each in snapshots:
-        _show(output, each, is_current=each["snapshot_id"] == current)
+    snapshots = [_facts(root, manifest) for manifest in some_snapshots(root)]
+    try:
+        current, unnamed = current_snapshot(root), None
+    except RecsysError as error:
+        current, unnamed = None, error
+    output.show(_list(snapshots, current))
     output.result({"current": current, "snapshots": snapshots})
-    problems = [each["problem"] for each in snapshots if each["snapshot_id"] == current]
-    if problems != [None]:
-        raise SnapshotError(f"the current snapshot cannot be served: {problems[0] if problems else 'there is none'}")
+    if unnamed:
+        raise unnamed  # as every command that asks the current snapshot does
+    found = next((each for each in snapshots if each["snapshot_id"] == current), None)
+    if found is None:
+        open_snapshot(root, current)  # raises: it is not there, or its manifest cannot be read
+        return
+    _show(output, found)
+    if found["problem"]:
+        raise SnapshotError(f"the current snapshot cannot be served: {found['problem']}")
 
 
 def _server(output: Output, target: str) -> dict[str, Any]:
@@ -64,11 +78,21 @@ def _problem(root: Path, snapshot_id: str) -> str | None:
     return None
 
 
-def _current(root: Path) -> str | None:
-    try:
-        return current_id(root)
-    except RecsysError:
-        return None
+def _list(snapshots: list[dict[str, Any]], current: str | None) -> Table:
+    columns = ("snapshot", "age", "size", "sound", "current", "test NDCG@10")
+    now = time.time()
+    return table(columns, [_row(each, current, now) for each in snapshots], numbers=(2, 5))
+
+
+def _row(facts: dict[str, Any], current: str | None, now: float) -> tuple[object, ...]:
+    return (
+        facts["snapshot_id"],
+        span(max(now - facts["created"], 0.0)),
+        size(sum(facts["sizes_bytes"].values())),
+        "NOT SOUND" if facts["problem"] else "yes",
+        "current" if facts["snapshot_id"] == current else "",
+        facts["metrics"].get("test_ndcg@10", "not measured"),
+    )
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:
@@ -80,9 +104,9 @@ def _sizes(manifest: Manifest) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda pair: -pair[1]))
 
 
-def _show(output: Output, facts: dict[str, Any], *, is_current: bool) -> None:
+def _show(output: Output, facts: dict[str, Any]) -> None:
     sizes, problem = facts["sizes_bytes"], facts["problem"]
-    output.heading(f"{facts['snapshot_id']}  of {day(facts['created'])}{'  (current)' if is_current else ''}")
+    output.heading(f"{facts['snapshot_id']}  of {day(facts['created'])}  (current)")
     output.show("sound" if problem is None else f"NOT SOUND: {problem}")
     total = ("all", size(sum(sizes.values())))
     output.show(table(("part", "size"), [*((part, size(each)) for part, each in sizes.items()), total], numbers=(1,)))

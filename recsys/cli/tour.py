@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from recsys.cli.ask import show_reasons, title
+from recsys.cli.ask import show_legend, show_reasons, title
 from recsys.cli.output import Output, table
 from recsys.cli.words import day, earlier, what_happened
 from recsys.client import RankedPage, RecsysClient
@@ -88,9 +88,11 @@ class Tour:
     def _explain(self, page: RankedPage, now: float | None) -> None:
         wanted = [row.item_id for row in page.items[:_EXPLAINED]]
         self.output.heading("Why: what moved each score most, and the events behind it")
-        for explanation in self.client.explain(page.ranking_id, wanted):
-            self.output.show(self._title(explanation.item_id))
+        explanations = self.client.explain(page.ranking_id, wanted)
+        for explanation in explanations:
+            self.output.show(f"{self._title(explanation.item_id)}   score {explanation.score:.3f}")
             show_reasons(self.output, explanation, now)
+        show_legend(self.output, explanations)
 
     def _tell(self, asking: User, page: RankedPage) -> str:
         """Writes that the user took the first recommendation, and sees to it that the next answers know."""

@@ -12,6 +12,7 @@ import polars as pl
 
 from recsys.cli.output import Output
 from recsys.cli.progress import progress
+from recsys.cli.snapshots import current_snapshot
 from recsys.config import Settings
 from recsys.data.catalogue import Catalogue
 from recsys.data.columns import EventColumns, id_column
@@ -128,7 +129,7 @@ def _of_store(where: str) -> tuple[pl.DataFrame, Catalogue]:
 
 
 def _of_snapshot(root: Path) -> tuple[pl.DataFrame, Catalogue]:
-    model = Model.load(open_snapshot(root).path)
+    model = Model.load(open_snapshot(root, current_snapshot(root)).path)
     catalogue, histories = model.items.catalogue, model.histories
     report = ValidationReport(
         source=str(root),

@@ -8,31 +8,36 @@ import numpy as np
 
 from recsys.types import Event
 
-# By the matcher that a feature's name begins with.
+# By the matcher that a feature's name begins with: what it says where it raises a score, and what it looked at where it
+# lowers one.
 _PHRASES = {
-    "neighbours": "people who were at this point went on to it",
-    "transitions": "it tends to follow the latest items",
-    "linear": "it goes with everything met so far",
-    "text": "its description is close to recent ones",
-    "lexical": "its title shares words with recent ones",
-    "facets": "same category or series as recent ones",
-    "recall": "something very like it lies in the past",
-    "repeat": "it comes back time and again",
-    "popularity": "many people take it",
-    "context": "length and pace of the history",
+    "neighbours": ("people who were at this point went on to it", "what people did who were at this point"),
+    "transitions": ("it tends to follow the latest items", "what tends to follow the latest items"),
+    "linear": ("it goes with everything met so far", "what goes with everything met so far"),
+    "text": ("its description is close to recent ones", "its description beside recent ones"),
+    "lexical": ("its title shares words with recent ones", "the words of its title beside recent ones"),
+    "facets": ("same category or series as recent ones", "its category or series beside recent ones"),
+    "recall": ("something very like it lies in the past", "how much like it lies in the past"),
+    "repeat": ("it comes back time and again", "whether and when it comes back"),
+    "popularity": ("many people take it", "how many people take it"),
+    "context": ("length and pace of the history", "length and pace of the history"),
 }
 _SPANS = (("year", 365.25 * 86_400), ("month", 30.44 * 86_400), ("day", 86_400.0), ("hour", 3_600.0), ("minute", 60.0))
 
 
 def reasons(contributions: Mapping[str, float], k: int = 3) -> list[tuple[str, float]]:
-    """(phrase, share of the score) of the k matchers that moved the score most, in either direction."""
+    """(phrase, share of the score) of the k matchers that moved the score most, the phrase as the sign wants."""
     shares: dict[str, float] = {}
     for feature, share in contributions.items():
         name = feature.partition("_")[0]
-        phrase = _PHRASES.get(name, name)
-        shares[phrase] = shares.get(phrase, 0.0) + share
+        shares[name] = shares.get(name, 0.0) + share
     strongest = sorted(shares.items(), key=lambda pair: -abs(pair[1]))
-    return [(phrase, share) for phrase, share in strongest[:k] if share]
+    return [(_phrase(name, share), share) for name, share in strongest[:k] if share]
+
+
+def _phrase(name: str, share: float) -> str:
+    speaking_for, looked_at = _PHRASES.get(name, (name, name))
+    return speaking_for if share > 0 else f"against it: {looked_at}"
 
 
 def span(seconds: float) -> str:

@@ -34,6 +34,7 @@ class AsyncRecsysClient:
         self, target: str, *, token: str | None = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
     ) -> None:
         channel.check(target, timeout_s)
+        self._target = target
         self._timeout_s = timeout_s
         self._metadata = channel.metadata(token)
         options = channel.channel_options()
@@ -174,4 +175,4 @@ class AsyncRecsysClient:
         try:
             return call.read(await self._methods[call.path](call.request, timeout=left_s, metadata=self._metadata))
         except grpc.RpcError as error:
-            raise calls.to_error(error) from error
+            raise calls.to_error(error, self._target) from error

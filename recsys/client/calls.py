@@ -13,7 +13,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from recsys.client import results
-from recsys.errors import RecsysError
+from recsys.errors import RecsysError, Unavailable
 from recsys.types import Candidate, Event, Explanation, Item, User
 from recsys.v1 import admin_service_pb2 as admin_pb
 from recsys.v1 import ingest_service_pb2 as ingest_pb
@@ -145,9 +145,11 @@ def activate_snapshot(snapshot_id: str) -> Call[results.ServingInfo]:
     return Call("AdminService", "ActivateSnapshot", request, response, _activated, timeout_s)
 
 
-def to_error(error: grpc.RpcError) -> RecsysError:
+def to_error(error: grpc.RpcError, target: str) -> RecsysError:
     """The typed error behind what gRPC raised: from its details, or from its code where it has none."""
     status = rpc_status.from_call(error)  # type: ignore[arg-type]  # what a call raises is that call, too
+    if status is None and error.code() is grpc.StatusCode.UNAVAILABLE:  # gRPC's own: nobody was reached
+        return Unavailable(f"no server answers at {target}; start one with `recsys serve` ({error.details()})")
     return from_status(status or status_pb2.Status(code=error.code().value[0], message=error.details() or ""))
 
 

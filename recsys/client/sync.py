@@ -33,6 +33,7 @@ class RecsysClient:
         self, target: str, *, token: str | None = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
     ) -> None:
         channel.check(target, timeout_s)
+        self._target = target
         self._timeout_s = timeout_s
         self._metadata = channel.metadata(token)
         options = channel.channel_options()
@@ -173,4 +174,4 @@ class RecsysClient:
         try:
             return call.read(self._methods[call.path](call.request, timeout=left_s, metadata=self._metadata))
         except grpc.RpcError as error:
-            raise calls.to_error(error) from error
+            raise calls.to_error(error, self._target) from error

@@ -69,9 +69,19 @@ class EventColumns:
 
 def require(missing: list[str], table: str, schema: pl.Schema) -> None:
     """Raises InvalidData where columns are missing."""
-    found = shorten(list(schema))
     if missing:
-        raise InvalidData([Violation(f"{table}.{name}", found, "required column is missing") for name in missing])
+        reason = "required column is missing"
+        found = f"{reason}; found columns: {shorten(list(schema))}{_delimiter_hint(schema)}"  # said once, at the end
+        reasons = [reason] * (len(missing) - 1) + [found]
+        raise InvalidData(
+            [Violation(f"{table}.{name}", "None", each) for name, each in zip(missing, reasons, strict=True)]
+        )
+
+
+def _delimiter_hint(schema: pl.Schema) -> str:
+    """Several names in one column are a file cut at another sign than the comma."""
+    found = next((sign for name in schema for sign in (";", "\t", "|") if sign in name), None)
+    return f"; they hold {found!r}: is that the delimiter? A comma is expected" if found else ""
 
 
 def id_column(name: str, schema: pl.Schema) -> pl.Expr:

@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow as pa
 import sqlalchemy as sa
 
-from recsys.errors import InvalidInput
+from recsys.errors import InvalidInput, MissingExtra, RecsysError
 
 Frame: TypeAlias = pl.DataFrame | pl.LazyFrame | pd.DataFrame | pa.Table
 Table: TypeAlias = str | Path | Frame
@@ -78,6 +78,18 @@ def open_tables(source: Source) -> Tables:
     return Tables(name=name, events=_table(source), items=None)
 
 
+# What pip calls a driver where Python calls it otherwise.
+_DRIVERS = {"MySQLdb": "mysqlclient", "psycopg": "'longrec[pg]'", "psycopg2": "psycopg2-binary"}
+
+
+class MissingDriver(MissingExtra):
+    """A database's Python driver is not installed: names what to install."""
+
+    def __init__(self, source: str, module: str) -> None:
+        text = f"{source} is read through {module}, which is not installed: pip install {_DRIVERS.get(module, module)}"
+        RecsysError.__init__(self, text)
+
+
 @contextmanager
 def readable(name: str) -> Iterator[None]:
     """Turns what the parsers raise on a broken or missing source into InvalidInput that names it."""
@@ -108,6 +120,8 @@ def _from_arrow_like(table: Any) -> pl.DataFrame:
 
 def _scan_file(path: Path) -> pl.LazyFrame:
     suffix = next((s for s in sorted(SCANNERS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
+    if suffix is None and path.suffix.lower() in (".db", ".sqlite", ".sqlite3"):
+        raise InvalidInput.of("source", str(path), f"a SQLite file is named by its URL: sqlite:///{path}")
     if suffix is None:
         reason = (
             f"unknown format; known: {', '.join(SCANNERS)}"
@@ -140,8 +154,13 @@ def _sql_tables(text: str) -> Tables:
     try:
         url = sa.make_url(text)
         engine = sa.create_engine(url)
-    except (sa.exc.ArgumentError, ModuleNotFoundError) as error:
-        raise InvalidInput.of("source", text.split("://")[0] + "://…", _first_line(error)) from error
+    except sa.exc.NoSuchModuleError as error:
+        reason = "unknown kind of source; known: sqlite, postgresql and the other databases of SQLAlchemy"
+        raise InvalidInput.of("source", _scheme(text), reason) from error
+    except sa.exc.ArgumentError as error:
+        raise InvalidInput.of("source", _scheme(text), _first_line(error)) from error
+    except ModuleNotFoundError as error:
+        raise MissingDriver(_scheme(text), error.name or "its driver") from error
     name = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise InvalidInput.of("source", name, "no such file")
@@ -150,6 +169,11 @@ def _sql_tables(text: str) -> Tables:
             return _read_tables(engine, name)
         finally:
             engine.dispose()
+
+
+def _scheme(text: str) -> str:
+    """A URL without what may be secret in it."""
+    return text.partition("://")[0] + "://…"
 
 
 def _read_tables(engine: sa.Engine, name: str) -> Tables:

@@ -13,6 +13,7 @@ MAX_EXAMPLES = 5
 # kind: (what is wrong, what lenient loading does about it)
 KINDS = {
     "missing": ("missing, empty, or not an id", "row dropped"),
+    "nul": ("contains NUL", "row dropped"),
     "too_long": (f"longer than {MAX_ID_BYTES} bytes", "row dropped"),
     "no_time": ("missing, or not a time", "row dropped"),
     "future": ("more than a day in the future", "row dropped"),

@@ -32,10 +32,16 @@ Rules: TypeAlias = Mapping[str, tuple[Rule, ...]]
 _IS_THERE = Rule("missing", pl.Expr.is_not_null)
 _IS_TIME = Rule("no_time", pl.Expr.is_not_null)
 _IS_SHORT = Rule("too_long", lambda column: column.str.len_bytes() <= MAX_ID_BYTES)
+_IS_CLEAN = Rule("nul", lambda column: ~column.str.contains("\0", literal=True))
 _IS_FINITE = Rule("not_finite", pl.Expr.is_finite)
 
 ITEM_RULES: Rules = {
-    "item_id": (_IS_THERE, _IS_SHORT, Rule("duplicate", lambda column: column.is_null() | column.is_first_distinct())),
+    "item_id": (
+        _IS_THERE,
+        _IS_SHORT,
+        _IS_CLEAN,
+        Rule("duplicate", lambda column: column.is_null() | column.is_first_distinct()),
+    ),
     "text": (Rule("text_too_long", lambda column: column.str.len_bytes() <= MAX_TEXT_BYTES),),
     "attributes": (Rule("not_attributes", pl.Expr.is_not_null),),
 }
@@ -47,8 +53,8 @@ def event_rules(columns: EventColumns, now: float, item_ids: Sequence[str] | Non
     future = Rule("future", lambda column: ~column.is_finite() | (column <= latest))
     known = () if item_ids is None else (_is_known(item_ids),)
     rules: dict[str, tuple[Rule, ...]] = {
-        "user_id": (_IS_THERE, _IS_SHORT),
-        "item_id": (_IS_THERE, _IS_SHORT, *known),
+        "user_id": (_IS_THERE, _IS_SHORT, _IS_CLEAN),
+        "item_id": (_IS_THERE, _IS_SHORT, _IS_CLEAN, *known),
         columns.time: (_IS_TIME, _IS_FINITE, future),
         "event_type": (_IS_SHORT,),
         columns.ties: (_IS_TIME, _IS_FINITE),

@@ -73,6 +73,11 @@ class TextEncoder:
         return self._source.dimension
 
     @property
+    def max_tokens(self) -> int:
+        """Of one passage: what was asked for, or the model's own window if that is shorter."""
+        return self._source.window
+
+    @property
     def fingerprint(self) -> str:
         return self._source.fingerprint
 

@@ -48,6 +48,7 @@ def build(
     settings = ModelSettings(
         encoder=encoder_name,
         encoder_fingerprint=encoder.fingerprint,
+        encoder_max_tokens=encoder.max_tokens,
         include_seen=include_seen,
         ignored_types=config.train.ignored_types,
         store_seq=store_seq,

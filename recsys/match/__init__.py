@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Bool, Float32, Float64, Int32
 
 from recsys.data.histories import Histories
@@ -120,6 +121,13 @@ class DenseReading:
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
         return np.stack([gather(scores, candidates) for scores in self.scores], axis=-1)
+
+
+def load_sparse(path: Path) -> sp.csr_matrix:
+    """What `save_npz` wrote. Raises ValueError for an index out of range, which scipy would follow out of memory."""
+    matrix = sp.csr_matrix(sp.load_npz(path))
+    matrix.check_format(full_check=True)
+    return matrix
 
 
 def top_rows(scores: Float32[np.ndarray, "B N"], k: int, allowed: Bool[np.ndarray, "B M"]) -> Int32[np.ndarray, "B P"]:

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float32, Int32
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, Signal, States, gather, top_rows
+from recsys.match import Corpus, Signal, States, gather, load_sparse, top_rows
 from recsys.memory.keys import latest_items, recency_matrix
 
 WINDOW, DECAY, BEST_OF = 20, 0.6, 10
@@ -86,7 +86,7 @@ class Lexical:
         words = json.loads((folder / "vocabulary.json").read_text())
         vectorizer = _vectorizer(min_df=1, vocabulary={word: column for column, word in enumerate(words)})
         vectorizer.idf_ = np.load(folder / "idf.npy", allow_pickle=False)
-        return cls._of(vectorizer, sp.load_npz(folder / "words.npz"))
+        return cls._of(vectorizer, load_sparse(folder / "words.npz"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States
+from recsys.match import Corpus, DenseReading, Signal, States, load_sparse
 
 DAY_S = 86_400.0
 MAX_BINS = 4_096
@@ -78,12 +78,13 @@ class Popularity:
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Self:
         origin_s, width_s = np.load(folder / "clock.npy", allow_pickle=False)
-        return cls(sp.load_npz(folder / "counts.npz"), float(origin_s), float(width_s))
+        return cls(load_sparse(folder / "counts.npz"), float(origin_s), float(width_s))
 
 
 def _bins(histories: Histories) -> tuple[Int64[np.ndarray, " E"], float, float]:
     if histories.clock != "timestamp" or histories.num_events == 0:
         return np.zeros(histories.num_events, np.int64), 0.0, np.inf
     origin_s, last_s = float(histories.times.min()), float(histories.times.max())
-    width_s = max(DAY_S, (last_s - origin_s) / MAX_BINS)
-    return np.floor((histories.times - origin_s) / width_s).astype(np.int64), origin_s, width_s
+    # A bin is a day whatever stray date of long ago the data holds; what is older than all bins falls into the first.
+    origin_s = max(origin_s, last_s - (MAX_BINS - 1) * DAY_S)
+    return np.floor(np.maximum(histories.times - origin_s, 0.0) / DAY_S).astype(np.int64), origin_s, DAY_S

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States
+from recsys.match import Corpus, DenseReading, Signal, States, load_sparse
 from recsys.memory.keys import recency_matrix
 
 
@@ -100,7 +100,7 @@ class Transitions:
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Self:
         kernels = tuple(Kernel(**k) for k in json.loads((folder / "kernels.json").read_text()))
-        return cls(kernels, tuple(sp.load_npz(folder / f"{k.name}.npz") for k in kernels))
+        return cls(kernels, tuple(load_sparse(folder / f"{k.name}.npz") for k in kernels))
 
 
 def _matrix(histories: Histories, kernel: Kernel, popularity: np.ndarray) -> sp.csr_matrix:

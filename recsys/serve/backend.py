@@ -26,6 +26,7 @@ class Backend:
     def user(self, context: ranking_pb.UserContext, engine: Engine) -> User:
         """The stored events that `engine`'s snapshot does not hold, then the request's own."""
         received = time.time()
+        asked = optional_time(context, "request_time")
         user_id, replace = context.user_id, context.replace_history
         stored = [] if replace or not user_id else self.store.user_events(user_id, after_seq=engine.store_seq)
         extra = [from_event(event, received=received, user_id=user_id) for event in context.extra_history]
@@ -33,7 +34,7 @@ class Backend:
             user_id=user_id,
             events=(*stored, *extra),
             replace_history=replace,
-            now=optional_time(context, "request_time") or received,
+            now=received if asked is None else asked,
         )
 
     def serving(self, engine: Engine) -> pb.ServingInfo:

@@ -61,7 +61,7 @@ class Live:
                 return self._swap_to(snapshot_id)
             except SnapshotError as error:
                 failure = failure or error
-                _log.error("snapshot refused", snapshot_id=snapshot_id, error=type(error).__name__)
+                _log.error("snapshot refused", snapshot_id=snapshot_id, error=type(error).__name__, reason=str(error))
         raise failure or NotFound("there is no snapshot to serve")
 
     def activate(self, snapshot_id: str) -> tuple[Engine | None, Engine]:

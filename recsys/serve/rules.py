@@ -5,7 +5,8 @@ Names are `Message.field`, without the package.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from recsys.types import (
@@ -18,9 +19,15 @@ from recsys.types import (
 )
 from recsys.v1 import ingest_service_pb2 as ingest_pb
 from recsys.v1 import ranking_service_pb2 as ranking_pb
+from recsys.v1 import types_pb2 as pb
+from recsys.wire.values import from_item
 
 Findings = Iterator[tuple[str, object, str]]
 """(path within the message, value, reason) of each violation."""
+
+MAX_VALUE = 3.4e38
+MAX_REQUEST_CHARS = 128 * 1024
+"""Of all texts of one request: about two seconds of one core; the encoder is not interrupted once it runs."""
 
 # A string that is not listed is an id.
 MAX_BYTES: Mapping[str, int] = {
@@ -86,6 +93,37 @@ def _events(message: ingest_pb.WriteEventsRequest) -> Findings:
             yield f"events[{index}].user_id", "", "is required"
 
 
+def _event(message: pb.Event) -> Findings:
+    if math.isfinite(message.value) and abs(message.value) > MAX_VALUE:
+        yield "value", message.value, "does not fit a float of 32 bits"
+
+
+def _item(message: pb.Item) -> Findings:
+    # The same rule that data files are held to: what is accepted here must not stop a rebuild.
+    size_bytes = len(from_item(message).text.encode("utf-8", "replace"))
+    parts = (message.title, message.description, *message.attributes.values())
+    if size_bytes > MAX_TEXT_BYTES and max(map(len, parts)) <= MAX_TEXT_BYTES:
+        yield (
+            "description",
+            message.description,
+            f"makes a text of {size_bytes} bytes, at most {MAX_TEXT_BYTES} are read",
+        )
+
+
+def _rank(message: ranking_pb.RankItemsRequest) -> Findings:
+    yield from _all_text("candidates", [candidate.text for candidate in message.candidates])
+
+
+def _encode(message: ranking_pb.EncodeTextsRequest) -> Findings:
+    yield from _all_text("texts", message.texts)
+
+
+def _all_text(field: str, texts: Sequence[str]) -> Findings:
+    size = sum(map(len, texts))
+    if size > MAX_REQUEST_CHARS:
+        yield field, f"{size} characters", f"of texts in one request; at most {MAX_REQUEST_CHARS} are encoded"
+
+
 def _items(message: ingest_pb.WriteItemsRequest) -> Findings:
     seen: dict[str, int] = {}
     for index, item in enumerate(message.items[:MAX_ITEMS_PER_WRITE]):
@@ -98,6 +136,10 @@ SURELY_GOOD: Mapping[str, Callable[[Any], bool]] = {"RankItemsRequest.candidates
 
 RULES: Mapping[str, Callable[[Any], Findings]] = {
     "Candidate": _candidate,
+    "Event": _event,
+    "Item": _item,
+    "RankItemsRequest": _rank,
+    "EncodeTextsRequest": _encode,
     "UserContext": _user,
     "ExplainRankingRequest": _explain,
     "WriteEventsRequest": _events,

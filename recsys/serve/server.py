@@ -77,6 +77,11 @@ class Server:
         self._live.load()
         self._health.set_ready(True)
 
+    @property
+    def snapshot_id(self) -> str:
+        """What serves; empty until `load`."""
+        return self._live.snapshot_id
+
     def stop(self) -> None:
         """Not ready, then `lame_duck_s` of service as before, then at most `drain_s` for calls in flight."""
         if self._stopping.is_set():

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
@@ -21,6 +22,7 @@ from recsys.match import States
 from recsys.train.examples import Queries
 
 DAY_S = 86_400.0
+_ADVICE = "ask for fewer days, or for the leave-one-out protocol, which needs no span of time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,23 +51,26 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """At most so many queries a stage, drawn at random; None takes all. 12,000 ranker queries saturate ML-1M."""
+    """At most so many queries a stage, drawn at random; None takes all. 12,000 ranker queries saturate ML-1M.
+
+    `test_days`, `validation_days`: of a global time split; None takes 56 and 28, or what the data has room for.
+    """
 
     train_queries: int = 12_000
     validation_queries: int | None = 6_000
     test_queries: int | None = None
-    test_days: float = 56.0
-    validation_days: float = 28.0
+    test_days: float | None = None
+    validation_days: float | None = None
     with_validation: bool = False
     seed: int = 0
 
 
 def leave_one_out_stages(histories: Histories, items: ItemTable, config: StageConfig) -> Stages:
-    """LOO on histories of at least 3 events each (shorter ones are remembered, never asked).
+    """LOO: every user of at least 2 events is asked the test, of 3 also validation, of 4 also the ranker's questions.
 
     The ranker trains on the third-last event, where users are few also on earlier ones, always with memories that end
-    before the earliest of them. Variant "train" asks the test of the same memory as validation; with `with_validation`
-    the memory of the test holds the validation events.
+    before the earliest of them. The variant that papers call "train" asks the test of the same memory as validation;
+    with `with_validation` the memory of the test holds the validation events.
     """
     users = int((histories.lengths >= 5).sum())
     depth = int(np.clip(-(-config.train_queries // max(users, 1)), 1, 3))
@@ -88,18 +93,24 @@ def leave_one_out_stages(histories: Histories, items: ItemTable, config: StageCo
 
 
 def global_time_stages(histories: Histories, items: ItemTable, config: StageConfig, ignored: tuple[str, ...]) -> Stages:
-    """GTS: test = the last `test_days`, validation = the `validation_days` before, the ranker trains on as many days as
-    the test has before that. Targets are the distinct items of a basket (events of one user at one time)."""
+    """GTS: test = the last `test_days`, validation = the `validation_days` before, and before that the ranker trains on
+    as many days as the test has. Targets are the distinct items of a basket (events of one user at one time)."""
     if histories.clock != "timestamp":
         raise InvalidInput.of("clock", histories.clock, "a global time split needs events with timestamps")
     told = histories.without_types(ignored)
-    end = float(told.times.max()) + 1.0
-    test = end - config.test_days * DAY_S
-    validation = test - config.validation_days * DAY_S
-    train = validation - config.test_days * DAY_S
-    spans = ((train, validation, config.train_queries), (validation, test, config.validation_queries))
-    stages = [_span(told, items, *span, seed=config.seed) for span in (*spans, (test, end, config.test_queries))]
-    return Stages(train=stages[0], validation=stages[1], test=stages[2], include_seen=repeats(told))
+    if told.num_events == 0:
+        raise InvalidInput.of("events", 0, f"none is left without the types {', '.join(ignored)}")
+    train, validation, test, end = _cuts(told.times, config)
+
+    def stage(name: str, start: float, stop: float, limit: int | None) -> Stage:
+        return _span(told, items, name, start, stop, limit, seed=config.seed)
+
+    return Stages(
+        train=stage("train", train, validation, config.train_queries),
+        validation=stage("validation", validation, test, config.validation_queries),
+        test=stage("test", test, end, config.test_queries),
+        include_seen=repeats(told),
+    )
 
 
 def repeats(histories: Histories) -> bool:
@@ -148,7 +159,28 @@ def _sample(moments: np.ndarray, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(moments, limit, replace=False))
 
 
-def _span(histories: Histories, items: ItemTable, start: float, end: float, limit: int | None, *, seed: int) -> Stage:
+def _cuts(times: Float64[np.ndarray, " E"], config: StageConfig) -> tuple[float, float, float, float]:
+    """Where train, validation and test begin, and where the test ends.
+
+    Left to itself it takes days; where that leaves a stage with hardly an event (a log with gaps, a short one) it cuts
+    by events instead: the last tenth is the test, the twentieth before it validation, the tenth before that train.
+    """
+    end = float(times.max()) + 1.0
+    room = max((end - float(times.min())) / DAY_S / 5, 1e-3)
+    test_days = min(56.0, room) if config.test_days is None else config.test_days
+    test = end - test_days * DAY_S
+    validation = test - (test_days / 2 if config.validation_days is None else config.validation_days) * DAY_S
+    days = (validation - test_days * DAY_S, validation, test, end)
+    held = np.histogram(times, days)[0]
+    if config.test_days is None and config.validation_days is None and held.min() < 0.005 * len(times):
+        train, validation, test = np.quantile(times, [0.75, 0.85, 0.9])
+        return float(train), float(validation), float(test), end
+    return days
+
+
+def _span(
+    histories: Histories, items: ItemTable, name: str, start: float, end: float, limit: int | None, *, seed: int
+) -> Stage:
     """The baskets of [start, end), each asked of the user's events before it and a memory that ends at `start`."""
     owner, times = histories.users, histories.times
     fresh = np.ones(histories.num_events, bool)
@@ -157,10 +189,10 @@ def _span(histories: Histories, items: ItemTable, start: float, end: float, limi
     sizes = np.diff(np.append(starts, histories.num_events))
     inside = np.flatnonzero((times[starts] >= start) & (times[starts] < end))
     if len(inside) == 0:
-        raise InvalidInput.of("days", (end - start) / DAY_S, "no event falls into this part of the time split")
+        raise InvalidInput.of(f"{name}_days", (end - start) / DAY_S, f"no event falls into them; {_ADVICE}")
     picked = _sample(inside, limit, seed)
     first = starts[picked]
     memory, passing = histories.before(start), histories.before(end)
     if memory.num_events == 0:
-        raise InvalidInput.of("days", (end - start) / DAY_S, "no event lies before this part of the time split")
+        raise InvalidInput.of(f"{name}_days", (end - start) / DAY_S, f"no event lies before them; {_ADVICE}")
     return _stage(memory, histories, items, first, sizes[picked], passing=passing, now=times[first])

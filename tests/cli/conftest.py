@@ -79,7 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("world")
     made = World(write_shop(home / "shop"), home / "snapshots", home / "config.toml", home / "report.json")
     made.config.write_text(f'{CONFIG}\n[paths]\nvectors = "{home / "vectors"}"\n')
-    arguments = ["train", made.shop, "--out", made.snapshots, "--config", made.config, "--json", made.report]
+    arguments = ["train", made.shop, "--snapshots", made.snapshots, "--config", made.config, "--json", made.report]
     with pytest.raises(SystemExit) as left:
         main([str(each) for each in arguments])
     assert left.value.code == 0

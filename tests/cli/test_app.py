@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from recsys.cli.app import PORT_DEFAULT, SNAPSHOTS_DEFAULT, STORE_DEFAULT
+from recsys.config import Settings
 from tests.cli.conftest import Run
 
 COMMANDS = (
@@ -77,8 +79,16 @@ def test_what_is_not_installed_is_named(missing: str) -> None:
         (("serve",), "no snapshot"),
         (("serve", "--port", "70000"), "port=70000"),
         (("serve", "--host", "0.0.0.0"), "host='0.0.0.0'"),
+        (("serve", "--host", "0.0.0.0"), "--insecure"),
         (("rank",), "ITEM=[]"),
-        (("train",), "DATA=None"),
+        (("train",), "nothing to learn from"),
+        (("train", "shop", "--from-store"), "leave one of them out"),
+        (("train", "nowhere", "--protocol", "foo"), "protocol='foo'"),
+        (("evaluate", "nowhere", "--protocol", "foo"), "protocol='foo'"),
+        (("train", "shop.db"), "sqlite:///shop.db"),
+        (("train", "foo://host/name"), "unknown kind of source"),
+        (("recommend", "--snapshots", "nowhere"), "no snapshot in nowhere: make one with `recsys train`"),
+        (("export", "out", "--snapshots", "nowhere"), "no snapshot in nowhere: make one with `recsys train`"),
         (("train", "nowhere"), "source='nowhere'"),
         (("evaluate", "nowhere.csv"), "no such file"),
         (("import", "nowhere.csv"), "no such file"),
@@ -101,7 +111,24 @@ def test_a_file_that_cannot_be_written_is_a_failure(run: Run) -> None:
 def test_nobody_answers(run: Run) -> None:
     found = run("recommend", "--target", "127.0.0.1:1")
     assert found.code == 1
-    assert "127.0.0.1:1" in found.err
+    assert "no server answers at 127.0.0.1:1; start one with `recsys serve`" in found.err
+
+
+def test_help_shows_the_defaults_that_hold(run: Run) -> None:
+    settings = Settings()
+    assert str(settings.paths.snapshots) == SNAPSHOTS_DEFAULT
+    assert settings.paths.store == STORE_DEFAULT
+    assert str(settings.server.port) == PORT_DEFAULT
+    said = run("serve", "--help").out
+    assert all(default in said for default in (SNAPSHOTS_DEFAULT, STORE_DEFAULT, PORT_DEFAULT))
+
+
+def test_a_missing_driver_is_something_not_installed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    found = run("train", "mysql://somebody:secret@host/shop")
+    assert found.code == 3
+    assert "pip install mysqlclient" in found.err
+    assert "secret" not in found.err
 
 
 def test_asking_makes_no_store(run: Run, tmp_path: Path) -> None:

@@ -64,6 +64,24 @@ def test_an_explanation_adds_up(run: Run, world: World) -> None:
     assert all(memory["event"]["item_id"].startswith("a1-") for memory in why["memories"])
 
 
+def test_the_lines_of_an_explanation_add_up_to_the_score(run: Run, world: World) -> None:
+    found = run("explain", "a3-0", "--snapshots", world.snapshots, "--user", USER).out
+    score = float(found.partition("score ")[2].split()[0])
+    lines = [line.split()[0] for line in found.splitlines() if line.startswith(("  +", "  -"))]
+    assert "the rest and the base" in found
+    assert sum(map(float, lines)) == pytest.approx(score, abs=1e-9)
+
+
+def test_what_nobody_knows_is_named(run: Run, world: World, target: str) -> None:
+    for where in (("--snapshots", world.snapshots), ("--target", target)):
+        found = run("recommend", "--event", "a2-3", "--event", "nosuch", *where).out
+        assert "--event nosuch: this item is unknown" in found
+        assert "--event a2-3" not in found
+        found = run("recommend", "--user", USER, "--category", "nope", "--category", "aisle 1", *where).out
+        assert "--category nope: no item has this category" in found
+        assert "--category aisle 1" not in found
+
+
 def test_an_unknown_item_cannot_be_explained(run: Run, world: World) -> None:
     found = run("explain", "nosuch", "--snapshots", world.snapshots)
     assert found.code == 2

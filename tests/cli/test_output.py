@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress as Bars
 
 from recsys.cli.output import Output, table
-from recsys.cli.progress import _InLines, _OnTerminal, _Steps
+from recsys.cli.progress import _InLines, _OnTerminal, _Steps, in_words
 from recsys.cli.words import day, earlier, reasons, size, span
 
 
@@ -57,7 +57,7 @@ def test_without_a_terminal_a_step_is_a_line() -> None:
     lines = _InLines(console)
     for done in range(101):
         lines("item texts", done, 100)
-    assert [line.partition("] ")[2] for line in said(console).splitlines()] == ["item texts (100)"]
+    assert [line.partition("] ")[2] for line in said(console).splitlines()] == ["item texts (100 texts)"]
 
 
 def test_on_a_terminal_a_step_is_a_bar_that_ends_full() -> None:
@@ -69,6 +69,19 @@ def test_on_a_terminal_a_step_is_a_bar_that_ends_full() -> None:
     found = [(task.description, task.completed, task.total) for task in bars.tasks]
     assert found == [("memory: linear", 2, 2), ("ranker: trees", 68, 68), ("asking", 64, 64)]
     assert all(task.finished for task in bars.tasks)
+
+
+def test_a_step_says_what_its_number_counts() -> None:
+    assert in_words("memory: neighbours", 9) == "memory (9 parts, one after the other)"
+    assert in_words("asking: test", 2_000) == "asking: test (2,000 questions)"
+    assert in_words("ranker: trees", 600) == "ranker: trees (600 trees at most)"
+    assert in_words("items", 40) == "items (40 steps)"
+
+
+def test_what_lowers_a_score_speaks_against_it() -> None:
+    raised, lowered = reasons({"linear_score": 0.2}), reasons({"linear_score": -0.2})
+    assert raised == [("it goes with everything met so far", 0.2)]
+    assert lowered == [("against it: what goes with everything met so far", -0.2)]
 
 
 def test_reasons_add_up_by_matcher() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from recsys.cli.quickstart import stages_for
+from recsys.cli.quickstart import _compared, stages_for
 from recsys.cli.tour import long_lived, next_commands
 from recsys.config import Settings
 from recsys.data.histories import Histories, histories_from_events
@@ -36,12 +37,28 @@ def test_the_whole_way_and_again(run: Run, world: World) -> None:
 
     found = run("quickstart", "--data", world.shop, "--config", world.config)
     assert found.code == 0
+    with EventStore.open(Path(".longrec/quickstart/events.sqlite")) as store:  # the first run's event is forgotten
+        assert [event.item_id for event in store.user_events(first["user_id"])] == [first["written"]]
     assert f"snapshot {first['snapshot_id']} used again" in found.out
     assert "most popular ever" in found.out
     assert "is no longer proposed" in found.out
     (status,) = (line for line in found.out.splitlines() if " status " in line)
     arguments = shlex.split(status)
     assert run(*arguments[arguments.index("status") :]).code == 0
+
+
+def report(ours: float, popular: float, best: float) -> dict[str, Any]:
+    return {"test": {"ndcg@10": ours}, "baselines": {"popularity": {"ndcg@10": popular}, "ease": {"ndcg@10": best}}}
+
+
+def test_nothing_is_a_multiple_of_nothing() -> None:
+    assert _compared(report(0.2, 0.0, 0.1)) == ""
+    assert "2.0 times" in _compared(report(0.2, 0.1, 0.1))
+
+
+def test_a_better_baseline_is_named() -> None:
+    said = _compared(report(0.2, 0.1, 0.3))
+    assert "below the best baseline, EASE (0.2000 to 0.3000)" in said
 
 
 def test_the_shown_user_has_lived_long() -> None:

@@ -6,6 +6,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from recsys.cli.doctor import _package
 from recsys.snapshot import current_id
 from tests.cli.conftest import Run, World
@@ -29,6 +31,28 @@ def test_a_damaged_snapshot_is_seen(run: Run, world: World, tmp_path: Path) -> N
     assert found.code == 1
     assert "NOT SOUND" in found.out
     assert "ranker.txt" in found.err
+
+
+def test_only_the_current_one_is_shown_whole(run: Run, world: World) -> None:
+    found = run("status", "--snapshots", world.snapshots).out
+    assert found.count("matchers/transitions") == 1
+    assert "test NDCG@10" in found
+
+
+@pytest.mark.parametrize(("held", "code"), [(b"\xff\n", 1), (None, 2)])
+def test_without_a_current_one_all_say_the_same(
+    run: Run, world: World, tmp_path: Path, held: bytes | None, code: int
+) -> None:
+    root = tmp_path / "snapshots"
+    shutil.copytree(world.snapshots, root)
+    snapshot_id = current_id(root)
+    (root / "CURRENT").unlink()
+    if held is not None:
+        (root / "CURRENT").write_bytes(held)
+    status, asked = run("status", "--snapshots", root), run("recommend", "--snapshots", root)
+    assert (status.code, asked.code) == (code, code)
+    assert status.err == asked.err
+    assert snapshot_id in status.out
 
 
 def test_the_doctor_finds_this_place_sound(run: Run) -> None:

@@ -101,6 +101,12 @@ def test_a_missing_column_is_named(missing: str, strict: bool) -> None:
         load_dataset(events_with().drop(missing), strict=strict)
 
 
+def test_columns_cut_at_the_wrong_sign_are_seen() -> None:
+    events = pl.DataFrame({"user_id;item_id;timestamp": ["u;i;1"]})
+    with pytest.raises(InvalidData, match=r"found columns: \['user_id;item_id;timestamp'\]; they hold ';'"):
+        load_dataset(events)
+
+
 def test_a_missing_item_id_column_is_named() -> None:
     with pytest.raises(InvalidData, match=r"items\.item_id"):
         load_dataset((events_with(), ITEMS.drop("item_id")))

@@ -68,7 +68,8 @@ def test_the_report_is_whole_and_json(outcome: Outcome) -> None:
 def test_baselines_are_those_of_the_data(outcome: Outcome) -> None:
     names = set(outcome.report["baselines"])
     common = {
-        "popularity", "recency_popularity", "item_item", "ease", "ease_recent", "last_item_transitions", "sequence_neighbours",
+        "popularity", "recency_popularity", "item_item", "ease", "ease_recent", "last_item_transitions",
+        "sequence_neighbours",
     }  # fmt: skip
     repeats = {"own_repeat"} if outcome.report["protocol"] == "gts" else set()
     assert names == common | repeats

@@ -72,7 +72,7 @@ def item(**values: Any) -> ingest_pb.WriteItemsRequest:
         user(user_id="u", extra_history=[pb.Event(item_id="i", event_type="v"), GOOD]),
         user(request_time=Timestamp(seconds=-62_135_596_800)),
         recommend(page_size=2**31 - 1, exclude_item_ids=["a"] * 1000),
-        events(item_id="ü" * 128, value=-1e308, event_time=Timestamp(seconds=0)),
+        events(item_id="ü" * 128, value=-1e38, event_time=Timestamp(seconds=0)),
         item(attributes={"a": "b"}, categories=["c"] * 64),
         item(title="\u202eRTL 🙂 \u0300"),
         ranking_pb.ExplainRankingRequest(ranking_id="r"),
@@ -251,3 +251,18 @@ def test_the_client_refuses_what_protobuf_cannot_hold() -> None:
         ):
             with pytest.raises(InvalidInput):
                 call()
+
+
+def test_what_a_rebuild_would_refuse_is_refused_at_the_door() -> None:
+    """Each part within its bound, the joined text beyond what data files may hold; a value no float32 holds."""
+    item = pb.Item(item_id="i", title="t" * 8_000, description="d" * 8_000)
+    assert fields(ingest_pb.WriteItemsRequest(items=[item])) == ["items[0].description"]
+    assert fields(events(value=1e300)) == ["events[0].value"]
+    assert fields(events(value=-3e38)) == []
+
+
+def test_texts_of_one_request_are_bounded_together() -> None:
+    candidates = [ranking_pb.Candidate(text="x" * 8_000)] * 20
+    assert fields(rank(candidates=candidates)) == ["candidates"]
+    assert fields(rank(candidates=candidates[:10])) == []
+    assert fields(ranking_pb.EncodeTextsRequest(texts=["x" * 8_000] * 20)) == ["texts"]

@@ -211,7 +211,20 @@ class TestGlobalTime:
             lives = [[day % 5 for day in range(days)]] * 4
             short = dataset_of(histories_of(lives, times, clock="timestamp"), [item_of(row) for row in range(5)])
             with pytest.raises(InvalidInput, match="days"):
-                gts(short, StageConfig())
+                gts(short, StageConfig(test_days=56.0, validation_days=28.0))
+
+    @pytest.mark.parametrize("gap_days", [0, 400])
+    def test_left_to_itself_it_finds_room(self, gap_days: int) -> None:
+        """A log of ten days, and one whose last events come more than a year after the others."""
+        days = [*range(40), *range(40 + gap_days, 42 + gap_days)]
+        times = [[START_S + day * DAY_S for day in days]] * 4
+        lives = [[place % 5 for place in range(len(days))]] * 4
+        stages = gts(
+            dataset_of(histories_of(lives, times, clock="timestamp"), [item_of(row) for row in range(5)]), StageConfig()
+        )
+        for stage in (stages.train, stages.validation, stages.test):
+            assert len(stage.queries) > 0
+            assert stage.memory.times.max() < stage.queries.states.now.min()
 
 
 def test_a_shop_repeats_and_films_do_not() -> None:
