@@ -1,8 +1,8 @@
 """LongRec: a retrieval-augmented, long-context recommendation engine.
 
-The listing of this package reads as data flows:
+Data flows one way, and imports with it:
 
-    events, items -> data -> encode -> memory -> index -> match -> features -> rank -> recommend -> serve
+    events, items -> data -> encode -> index -> memory -> match -> features -> rank -> recommend -> serve
 """
 
 __version__ = "0.1.0"

@@ -52,7 +52,8 @@ class Event:
 class User:
     """Who asks. `events` come after what the snapshot remembers of `user_id` (or instead of it).
 
-    `now` is the time of the question in seconds since the epoch; None takes the time of the last event.
+    `now` is the time of the question in seconds since the epoch; None takes the time of the user's last event. (The
+    service and the command line fill in the time of the call.)
     """
 
     user_id: str = ""
