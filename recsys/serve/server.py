@@ -82,6 +82,11 @@ class Server:
         """What serves; empty until `load`."""
         return self._live.snapshot_id
 
+    @property
+    def busy(self) -> bool:
+        """Whether a call is still being worked on; after `stop` one that outlasted the drain."""
+        return any(lane.inside for lane in self._lanes.values())
+
     def stop(self) -> None:
         """Not ready, then `lame_duck_s` of service as before, then at most `drain_s` for calls in flight."""
         if self._stopping.is_set():
@@ -129,7 +134,7 @@ class Server:
         """Refuses new calls and waits for those in flight; streams of health watchers would otherwise hold it up."""
         end = time.monotonic() + self._config.drain_s
         stopped = self._server.stop(self._config.drain_s)
-        while any(lane.inside for lane in self._lanes.values()) and time.monotonic() < end:
+        while self.busy and time.monotonic() < end:
             time.sleep(_POLL_S)
         self._server.stop(_FLUSH_S)  # the shorter grace counts
         stopped.wait()

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.client import RecsysClient, TlsConfig
-from recsys.errors import DamagedSnapshot, InvalidInput, NotFound, Unavailable
+from recsys.errors import DamagedSnapshot, InvalidInput, NotFound, RecsysError, Unavailable
 from recsys.serve import LaneConfig, Server, ServerConfig
 from recsys.types import User
 from tests.serve.conftest import World
@@ -214,3 +214,34 @@ def test_sigterm_drains_and_closes_the_store() -> None:
         out, err = process.communicate(timeout=20)
     assert (process.returncode, out.strip()) == (0, "closed True")
     assert '"event": "draining"' in err
+
+
+def test_a_call_that_outlasts_the_drain_is_told(make_world) -> None:
+    """`recsys serve` then ends the process, for Python would wait for the thread."""
+    inside, go_on = threading.Event(), threading.Event()
+    stuck: list[bool] = []
+
+    def hold() -> None:
+        if stuck:
+            inside.set()
+            assert go_on.wait(20)
+
+    world = make_world(FakeEngine(before=hold), lame_duck_s=0.0, drain_s=0.2)
+    assert not world.server.busy
+    stuck.append(True)
+    refused: list[RecsysError] = []
+
+    def ask() -> None:
+        try:
+            world.client.rank_items(User(), ["item-1"])
+        except RecsysError as error:
+            refused.append(error)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert inside.wait(10)
+    world.server.stop()
+    assert world.server.busy
+    go_on.set()
+    asking.join(20)
+    assert len(refused) == 1
