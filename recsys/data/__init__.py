@@ -1,1 +1,1 @@
-"""Events and items in: schemas, readers, checks, ids to rows, histories as CSR arrays, splits."""
+"""Events and items in: schemas, readers, checks, ids to rows, histories as CSR arrays, ties."""

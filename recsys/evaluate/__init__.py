@@ -14,7 +14,7 @@ import numpy as np
 
 from recsys.data.dataset import Dataset
 from recsys.data.histories import Histories
-from recsys.data.splits import shuffle_ties
+from recsys.data.ties import shuffle_ties
 from recsys.encode.items import ItemTable
 from recsys.errors import InvalidInput
 from recsys.evaluate.baselines import ask_baselines

@@ -17,7 +17,7 @@ from recsys.match.suite import MATCHERS, fit_matchers
 from recsys.model import Model, ModelSettings
 from recsys.rank import Ranker, RankerConfig, fit_ranker
 from recsys.train.examples import Queries, build_examples
-from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages, repeats
+from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -108,11 +108,6 @@ def train_model(
     return Model(
         settings=settings, items=items, users=dataset.users, histories=dataset.histories, flow=flow, ranker=ranker
     )
-
-
-def wants_seen(histories: Histories, ignored_types: Sequence[str]) -> bool:
-    """Whether to propose what a user has met already: as the data itself does."""
-    return repeats(histories.without_types(ignored_types))
 
 
 def _some(stage: Stage, limit: int) -> Queries:

@@ -7,7 +7,7 @@ import numpy as np
 from recsys.match.neighbours import Neighbours
 from recsys.match.popularity import Popularity
 from recsys.match.suite import MATCHERS
-from recsys.train.fit import fit_flow, make_stages, stage_flow, train_ranker, wants_seen
+from recsys.train.fit import fit_flow, make_stages, stage_flow, train_ranker
 from tests.world import DAY_S, chains, histories_of, item_of, model_of, quick, shop, table_of
 
 
@@ -47,8 +47,3 @@ def test_a_ranker_is_of_the_features_of_its_flow() -> None:
     items = table_of(dataset.catalogue.items)
     ranker, flow = train_ranker(make_stages(dataset.histories, items, config), items, config)
     assert ranker.features == flow.features == tuple(ranker.booster.feature_name())
-
-
-def test_a_shop_wants_what_it_has_seen() -> None:
-    assert wants_seen(shop().histories, ())
-    assert not wants_seen(chains().histories, ())
