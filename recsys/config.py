@@ -4,7 +4,7 @@
     port = 50052                   RECSYS_SERVER__WORK__WORKERS=4
     work = { workers = 4 }
 
-What a key means stands beside what it configures: `ServerConfig`, `StageConfig`, `RankerConfig`.
+What a key means stands beside what it configures: `ServerConfig`, `StageConfig`, `SequenceConfig`, `RankerConfig`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from recsys.errors import InvalidInput, Violation, shorten
 from recsys.rank import RankerConfig
 from recsys.serve.config import ServerConfig
+from recsys.train.sequence import SequenceConfig
 from recsys.train.stages import StageConfig
 
 PREFIX = "RECSYS_"
@@ -60,6 +61,7 @@ class Settings:
     paths: PathConfig = field(default_factory=PathConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     stages: StageConfig = field(default_factory=StageConfig)
+    sequence: SequenceConfig = field(default_factory=SequenceConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
 

@@ -52,10 +52,10 @@ def test_a_place_is_the_number_of_strictly_better_valid_ones(row: list[tuple[int
 
 def test_names_are_in_the_order_of_the_columns() -> None:
     assert feature_names(SIGNALS) == (
-        "near_norm", "like", "far_norm", "near_rank", "like_rank", "far_rank",
+        "near_norm", "like", "far_norm", "near_rank", "like_rank", "far_rank", "near_value", "far_value",
         "context_length", "context_gap", "context_variety", "context_found_by", "context_cold",
     )  # fmt: skip
-    assert len(set(feature_names(SIGNALS))) == 2 * len(SIGNALS) + len(CONTEXT)
+    assert len(set(feature_names(SIGNALS))) == 2 * len(SIGNALS) + 2 + len(CONTEXT)
 
 
 def test_shares_places_and_context_by_hand() -> None:
@@ -67,6 +67,8 @@ def test_shares_places_and_context_by_hand() -> None:
     assert found["near_norm"][0].tolist() == [1, 0.25, 0]
     assert found["like"][0].tolist() == [-0.5, 0.5, 0.5]
     assert found["far_norm"][0].tolist() == [0, 0, 1]
+    assert found["near_value"][0].tolist() == [4, 1, 0]
+    assert found["far_value"][0].tolist() == [0, 0, 2]
     assert found["near_rank"][0].tolist() == [0, 1, 2]
     assert found["like_rank"][0].tolist() == [2, 0, 0]
     assert found["context_found_by"][0].tolist() == [1, 1, 1]

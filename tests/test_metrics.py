@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from recsys.metrics import CUTS, bootstrap_interval, ranking_metrics
+from recsys.metrics import CUTS, bootstrap_interval, paired_interval, place_metrics, ranking_metrics, target_places
 
 
 def metrics(scores: list[float], hits: list[int], num_targets: int) -> dict[str, float]:
@@ -104,3 +104,58 @@ def test_a_users_queries_are_drawn_together() -> None:
 
 def test_nothing_has_no_interval() -> None:
     assert np.isnan(bootstrap_interval(np.zeros(0), np.zeros(0, np.int64))).all()
+
+
+class TestWithoutASort:
+    @staticmethod
+    def agree(scores: np.ndarray, allowed: np.ndarray, hits: np.ndarray, num_targets: np.ndarray) -> None:
+        owners, targets = np.nonzero(hits & allowed)
+        found = place_metrics(scores, allowed & ~hits, owners, targets, num_targets)
+        sorted_ = ranking_metrics(np.where(allowed, scores, -np.inf), hits & allowed, num_targets)
+        assert set(found) == set(sorted_)
+        for name, values in sorted_.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-12, err_msg=name)
+
+    @pytest.mark.parametrize("levels", [1, 2, 5, 40, 10_000])
+    @pytest.mark.parametrize("targets", [0.02, 0.3, 1.0])
+    def test_the_same_as_with_one(self, levels: int, targets: float) -> None:
+        """Few levels of scores make ties everywhere, among rivals, among targets and between them."""
+        rng = np.random.default_rng(levels)
+        for size in ((1, 1), (7, 30), (40, 57)):
+            scores = rng.integers(0, levels, size).astype(np.float32)
+            hits, allowed = rng.random(size) < targets, rng.random(size) < 0.8
+            self.agree(scores, allowed, hits, hits.sum(axis=1) + rng.integers(0, 3, size[0]))
+
+    def test_one_target_a_query(self) -> None:
+        rng = np.random.default_rng(0)
+        scores, hits = rng.integers(0, 20, (64, 100)).astype(np.float64), np.zeros((64, 100), bool)
+        hits[np.arange(64), rng.integers(0, 100, 64)] = True
+        self.agree(scores, np.ones((64, 100), bool), hits, np.ones(64, np.int64))
+
+    def test_the_order_of_the_targets_means_nothing(self) -> None:
+        scores = np.array([[5.0, 4.0, 3.0, 3.0, 1.0], [1.0, 1.0, 1.0, 1.0, 1.0]])
+        owners, targets = np.array([1, 0, 0, 0]), np.array([2, 4, 0, 2])
+        rivals = np.array([[0, 1, 0, 1, 0], [1, 1, 0, 1, 1]], bool)
+        assert target_places(scores, rivals, owners, targets).tolist() == [4, 4, 0, 3]
+
+    def test_nobody_gains_by_a_score_that_is_no_number(self) -> None:
+        scores = np.array([[np.nan, 1.0, 0.0], [1.0, np.nan, 0.0]])
+        places = target_places(scores, np.array([[0, 1, 1], [0, 1, 1]], bool), np.array([0, 1]), np.array([0, 0]))
+        assert places.tolist() == [2, 1]
+
+    def test_no_targets_at_all(self) -> None:
+        none = np.zeros(0, np.int64)
+        found = place_metrics(np.zeros((2, 3)), np.ones((2, 3), bool), none, none, np.array([1, 0]))
+        assert all(values.tolist() == [0, 0] for values in found.values())
+
+
+def test_a_paired_interval_sees_what_two_single_ones_hide() -> None:
+    """Users differ much, the two methods by the same little for everyone: the difference is sure."""
+    rng = np.random.default_rng(2)
+    theirs = rng.random(200)
+    ours, users = theirs + 0.01 + rng.normal(0, 0.001, 200), np.arange(200)
+    low, high = paired_interval(ours, theirs, users)
+    assert 0 < low < 0.01 < high < 0.02
+    assert bootstrap_interval(ours, users)[0] < bootstrap_interval(theirs, users)[1]
+    assert paired_interval(theirs, theirs, users) == (0.0, 0.0)
+    assert paired_interval(theirs, ours, users) == pytest.approx((-high, -low), abs=1e-4)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import cast
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from recsys.data.catalogue import Catalogue
@@ -16,7 +17,10 @@ from recsys.data.dataset import Dataset
 from recsys.data.histories import Clock, Histories, histories_from_events
 from recsys.data.ids import IdMap
 from recsys.data.report import ValidationReport
+from recsys.encode.codes import ItemCodes
+from recsys.encode.history import HistoryEncoder, HistoryEncoderConfig
 from recsys.encode.items import ItemTable
+from recsys.encode.sequence import SequenceEncoder
 from recsys.encode.text import TextEncoder
 from recsys.match import Corpus, States
 from recsys.model import Model, ModelSettings
@@ -129,7 +133,23 @@ def shop(num_users: int = 150, num_items: int = 60, *, seed: int = 0) -> Dataset
 
 
 def corpus_of(dataset: Dataset) -> Corpus:
-    return Corpus(histories=dataset.histories, items=table_of(dataset.catalogue.items))
+    items = table_of(dataset.catalogue.items)
+    return Corpus(histories=dataset.histories, items=items, sequence=sequence_of(items))
+
+
+def sequence_of(items: ItemTable, *, window: int = 8, remembers: bool = False) -> SequenceEncoder:
+    """A history encoder that nobody trained; its item rows hang on the items' ids, not on their places."""
+    torch.manual_seed(0)
+    codes = ItemCodes.fit(items.base, 16)
+    memory = codes.width if remembers else 0
+    config = HistoryEncoderConfig(
+        num_items=len(items.base), text_width=codes.width, memory=memory, window=window, width=16
+    )
+    encoder = HistoryEncoder(config).eval()
+    words = WordEncoder(config.width)
+    with torch.no_grad():
+        encoder.items.id.weight.copy_(torch.from_numpy(words.encode(list(items.catalogue.ids))))
+    return SequenceEncoder((encoder,), codes)
 
 
 def asked(histories: Histories, items: ItemTable, *, now: float | None = None) -> States:

@@ -54,6 +54,13 @@ Protocol = Annotated[
 ]
 TestDays = Annotated[float | None, typer.Option(min=0, help="gts: days asked as the test, at the end of the data.")]
 ValidationDays = Annotated[float | None, typer.Option(min=0, help="gts: days before the test that stop the training.")]
+Full = Annotated[
+    bool | None, typer.Option("--full", help="Also train a history encoder: the best quality, some more minutes.")
+]
+Runs = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Keep the encoder's checkpoints and curves here, and resume from them."),
+]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Leave bad rows out and say so, instead of refusing.")]
 UserId = Annotated[str, typer.Option("--user", metavar="ID", help="Who asks; nobody known by default.")]
 Events = Annotated[
@@ -109,6 +116,8 @@ def train(
     protocol: Protocol = None,
     test_days: TestDays = None,
     validation_days: ValidationDays = None,
+    full: Full = None,
+    runs: Runs = None,
     measured: Annotated[bool, typer.Option("--evaluate/--no-evaluate", help="Also ask test and baselines.")] = True,
     lenient: Lenient = False,
     config: Config = None,
@@ -123,6 +132,8 @@ def train(
         {
             "paths.snapshots": snapshots,
             "paths.store": store,
+            "sequence.enabled": full,
+            "sequence.runs": runs,
             "stages.test_days": test_days,
             "stages.validation_days": validation_days,
         },
@@ -147,6 +158,14 @@ def evaluate(
     ] = None,
     test_days: TestDays = None,
     validation_days: ValidationDays = None,
+    full: Full = None,
+    runs: Runs = None,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also each signal alone, and rankers with and without each matcher.")
+    ] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Hide 5 % of the items from all training, and ask for them alone.")
+    ] = False,
     shuffled_ties: Annotated[
         bool | None, typer.Option(help="Also with the order of equal times shuffled; by default where days are times.")
     ] = None,
@@ -155,18 +174,31 @@ def evaluate(
     json: Json = None,
 ) -> None:
     """Train from scratch, ask validation and test once, and compare with baselines."""
-    from recsys.cli.learn import judge
+    from recsys.cli.learn import judge, judge_cold
     from recsys.cli.output import Output
 
     settings = _settings(
         config,
         {
+            "sequence.enabled": full,
+            "sequence.runs": runs,
             "stages.with_validation": with_validation,
             "stages.test_days": test_days,
             "stages.validation_days": validation_days,
         },
     )
-    judge(settings, Output(json_to=json), data=data, protocol=protocol, shuffled_ties=shuffled_ties, lenient=lenient)
+    if cold:
+        judge_cold(settings, Output(json_to=json), data=data, protocol=protocol, lenient=lenient)
+        return
+    judge(
+        settings,
+        Output(json_to=json),
+        data=data,
+        protocol=protocol,
+        shuffled_ties=shuffled_ties,
+        ablate=ablate,
+        lenient=lenient,
+    )
 
 
 @app.command(rich_help_panel=RUN)

@@ -21,6 +21,7 @@ from recsys.encode.text import TextEncoder
 from recsys.errors import InvalidInput
 from recsys.evaluate import EvaluateConfig, evaluate, with_shuffled_ties
 from recsys.evaluate.build import build, default_protocol, encode_items
+from recsys.evaluate.cold import cold_items
 from recsys.store import EventStore
 from recsys.train.fit import TrainConfig
 from recsys.train.publish import publish
@@ -36,6 +37,15 @@ METHODS = {
     "last_item_transitions": "what followed the last item",
     "sequence_neighbours": "what others did next",
     "own_repeat": "own repeats",
+}
+
+COLD = {
+    "all_items": "all items",
+    "among_hidden": "the hidden items",
+    "ours": "LongRec",
+    "popularity": "most popular ever",
+    "text": "text like the recent items'",
+    "chance": "chance",
 }
 
 
@@ -80,13 +90,21 @@ def train(
 
 
 def judge(
-    settings: Settings, output: Output, *, data: str, protocol: str | None, shuffled_ties: bool | None, lenient: bool
+    settings: Settings,
+    output: Output,
+    *,
+    data: str,
+    protocol: str | None,
+    shuffled_ties: bool | None,
+    lenient: bool,
+    ablate: bool = False,
 ) -> None:
     """Trains from scratch, asks the test once, and reports; nothing is kept but vectors of texts."""
     _check_protocol(protocol)
     dataset = load_dataset(data, strict=not lenient)
     output.show(str(dataset.report))
     config = evaluate_config(settings, protocol or default_protocol(dataset))
+    config = replace(config, every_signal=ablate, ablate=ablate)
     with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
         items = encode_items(dataset, encoder, report_progress)
         report = evaluate(dataset, items, config, report_progress).report
@@ -101,9 +119,27 @@ def judge(
     output.result(report)
 
 
+def judge_cold(
+    settings: Settings, output: Output, *, data: str, protocol: str | None, lenient: bool, share: float = 0.05
+) -> None:
+    """Hides items, trains from scratch, asks for the hidden ones, and reports; nothing is kept but vectors of texts."""
+    _check_protocol(protocol)
+    dataset = load_dataset(data, strict=not lenient)
+    output.show(str(dataset.report))
+    config = evaluate_config(settings, protocol or default_protocol(dataset))
+    with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
+        items = encode_items(dataset, encoder, report_progress)
+        report = cold_items(dataset, items, config, share, config.train.stages.seed, report_progress)
+        report["encoder_fingerprint"] = encoder.fingerprint
+    show_cold(output, report)
+    output.result(report)
+
+
 def evaluate_config(settings: Settings, protocol: str) -> EvaluateConfig:
     """How the settings want a ranker trained and asked."""
-    return EvaluateConfig(protocol=protocol, train=TrainConfig(stages=settings.stages, ranker=settings.ranker))
+    return EvaluateConfig(
+        protocol=protocol, train=TrainConfig(stages=settings.stages, sequence=settings.sequence, ranker=settings.ranker)
+    )
 
 
 @contextmanager
@@ -157,6 +193,22 @@ def show_slices(output: Output, report: dict[str, Any]) -> None:
         f"validation: NDCG@10 {validation['ndcg@10']:.4f}, HR@10 {validation['hr@10']:.4f} "
         f"({validation['queries']:,} questions); {report['num_trees']} trees; {report['seconds']:.0f} s"
     )
+
+
+def show_cold(output: Output, report: dict[str, Any]) -> None:
+    """Our figures on items nobody has met, beside text, popularity and chance."""
+    if output.only_json:
+        return
+    unmet = f"{report['hidden_items']:,} items that nobody has met"
+    output.heading(f"{report['questions']:,} questions for {unmet} ({report['protocol']})")
+    rows = [
+        (COLD[ranked], COLD[method], row["ndcg@10"], row["hr@10"])
+        for ranked in ("all_items", "among_hidden")
+        for method, row in sorted(report[ranked].items(), key=lambda pair: -pair[1]["ndcg@10"])
+    ]
+    everywhere = report["popularity_all_questions"]
+    rows.append(("all questions, nothing hidden", COLD["popularity"], everywhere["ndcg@10"], everywhere["hr@10"]))
+    output.show(table(("ranked", "method", "NDCG@10", "HR@10"), rows, numbers=(2, 3)))
 
 
 def _interval(row: dict[str, Any]) -> str:

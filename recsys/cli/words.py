@@ -11,6 +11,7 @@ from recsys.types import Event
 # By the matcher that a feature's name begins with: what it says where it raises a score, and what it looked at where it
 # lowers one.
 _PHRASES = {
+    "interest": ("it is where this history is heading", "where this history is heading"),
     "neighbours": ("people who were at this point went on to it", "what people did who were at this point"),
     "transitions": ("it tends to follow the latest items", "what tends to follow the latest items"),
     "linear": ("it goes with everything met so far", "what goes with everything met so far"),

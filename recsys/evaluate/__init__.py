@@ -6,38 +6,39 @@ Nothing is tuned on the test; candidates a flow did not propose count as missed,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from recsys.data.dataset import Dataset
 from recsys.data.histories import Histories
 from recsys.data.ties import shuffle_ties
 from recsys.encode.items import ItemTable
 from recsys.errors import InvalidInput
-from recsys.evaluate.baselines import ask_baselines
+from recsys.evaluate.ablate import ablation
+from recsys.evaluate.asking import ask, summary
+from recsys.evaluate.baselines import ask_alone
+from recsys.evaluate.beyond import TopItems, beyond_accuracy
 from recsys.evaluate.slices import slice_report
-from recsys.flow import Flow, rank_field
-from recsys.metrics import bootstrap_interval, ranking_metrics
-from recsys.rank import Ranker
-from recsys.train.examples import fields
-from recsys.train.fit import Progress, TrainConfig, quiet, stage_flow, train_ranker
-from recsys.train.stages import Stage, Stages, global_time_stages, leave_one_out_stages
-
-Metrics = dict[str, np.ndarray]
-"""Each metric's value of each query."""
+from recsys.rank import Ranker, fit_ranker
+from recsys.train.fit import Progress, TrainConfig, quiet, ranker_examples, stage_flow
+from recsys.train.sequence import Sequences, fit_sequences
+from recsys.train.stages import Stages, global_time_stages, leave_one_out_stages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """`protocol` "loo" or "gts". `ties`: "file" keeps the order of equal times, "shuffled" shuffles it by seed."""
+    """`protocol` "loo" or "gts". `ties`: "file" keeps the order of equal times, "shuffled" shuffles it by seed.
+
+    `baselines`: also ask them, and what accuracy does not say; with `every_signal` each proposing signal alone, too.
+    `ablate`: also ask the validation, not the test, of rankers with and without each matcher.
+    """
 
     protocol: str
     train: TrainConfig = TrainConfig()
     ties: str = "file"
     baselines: bool = True
+    every_signal: bool = False
+    ablate: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,7 @@ class Outcome:
 
     ranker: Ranker
     stages: Stages
+    sequences: Sequences
     report: dict[str, Any]
 
 
@@ -61,13 +63,21 @@ def evaluate(dataset: Dataset, items: ItemTable, config: EvaluateConfig, progres
     if config.ties == "shuffled":
         histories = shuffle_ties(histories, seed=config.train.stages.seed)
     stages = split(histories, items, config)
-    ranker, flow = train_ranker(stages, items, config.train, progress)
+    sequences = fit_sequences(stages, items, config.train.sequence, progress, seed=config.train.stages.seed)
+    train, held, flow = ranker_examples(stages, items, config.train, progress, sequences)
+    report = lambda done, total: progress("ranker: trees", done, total)  # noqa: E731
+    ranker = fit_ranker(flow.features, train, held, config.train.ranker, report)
+    ablated = None
+    if config.ablate:
+        ablated = ablation(flow, train, held, stages.validation, stages.include_seen, config.train, progress)
+    del train, held
     validation = ask(flow, ranker, stages.validation, stages.include_seen, "validation", progress)
     if stages.test.memory is not stages.validation.memory:
         del flow  # two of them need not fit into memory side by side
-        flow = stage_flow(stages.test, items, config.train, progress)
-    test = ask(flow, ranker, stages.test, stages.include_seen, "test", progress)
-    report = {
+        flow = stage_flow(stages.test, items, config.train, progress, sequences.test)
+    shown = TopItems(len(stages.test.queries))
+    test = ask(flow, ranker, stages.test, stages.include_seen, "test", progress, on_ranked=shown)
+    outcome = {
         **_facts(dataset, stages, config),
         "validation": summary(validation, stages.validation.users),
         "test": summary(test, stages.test.users),
@@ -75,11 +85,16 @@ def evaluate(dataset: Dataset, items: ItemTable, config: EvaluateConfig, progres
         "importance": dict(list(ranker.importance().items())[:20]),
         "num_trees": ranker.booster.num_trees(),
     }
+    if ablated is not None:
+        outcome["ablation"] = ablated
     if config.baselines:
-        found = ask_baselines(flow, stages.test, stages.include_seen, progress)
-        report["baselines"] = {name: summary(metrics, stages.test.users) for name, metrics in found.items()}
-    report["seconds"] = time.perf_counter() - started
-    return Outcome(ranker=ranker, stages=stages, report=report)
+        alone = ask_alone(flow, stages.test, stages.include_seen, progress, every_signal=config.every_signal)
+        outcome["baselines"] = {name: summary(metrics, stages.test.users) for name, metrics in alone.baselines.items()}
+        if config.every_signal:
+            outcome["signals"] = {name: summary(metrics, stages.test.users) for name, metrics in alone.signals.items()}
+        outcome["beyond_accuracy"] = beyond_accuracy(shown.rows, stages.test, items, include_seen=stages.include_seen)
+    outcome["seconds"] = time.perf_counter() - started
+    return Outcome(ranker=ranker, stages=stages, sequences=sequences, report=outcome)
 
 
 def split(histories: Histories, items: ItemTable, config: EvaluateConfig) -> Stages:
@@ -91,31 +106,9 @@ def split(histories: Histories, items: ItemTable, config: EvaluateConfig) -> Sta
     raise InvalidInput.of("protocol", config.protocol, 'must be "loo" or "gts"')
 
 
-def ask(flow: Flow, ranker: Ranker, stage: Stage, include_seen: bool, name: str, progress: Progress = quiet) -> Metrics:
-    """Every query of a stage through the flow and the ranker."""
-    report: Callable[[int, int], None] = lambda done, total: progress(f"asking: {name}", done, total)  # noqa: E731
-    counts = np.diff(stage.queries.indptr)
-    parts = []
-    for rows, field, hits in fields(flow, stage.queries, include_seen=include_seen, on_batch=report):
-        metrics = ranking_metrics(rank_field(field, ranker), hits, counts[rows])
-        metrics["candidate_recall"] = hits.sum(axis=1) / counts[rows]
-        metrics["candidates"] = field.valid.sum(axis=1).astype(np.float64)
-        parts.append(metrics)
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def summary(metrics: Metrics, users: np.ndarray) -> dict[str, Any]:
-    """Means, and the 95 % bootstrap interval over users of the two figures that are compared."""
-    out: dict[str, Any] = {name: float(values.mean()) for name, values in metrics.items()}
-    for name in ("ndcg@10", "hr@10"):
-        out[f"{name}_interval"] = list(bootstrap_interval(metrics[name], users))
-    out["queries"] = len(users)
-    return out
-
-
 def with_shuffled_ties(config: EvaluateConfig) -> EvaluateConfig:
     """The same evaluation on a data set whose order of equal times is shuffled, without baselines."""
-    return replace(config, ties="shuffled", baselines=False)
+    return replace(config, ties="shuffled", baselines=False, ablate=False)
 
 
 def _facts(dataset: Dataset, stages: Stages, config: EvaluateConfig) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from typing import Any
 
 from recsys.data.dataset import Dataset
 from recsys.encode.items import ItemTable
+from recsys.encode.sequence import SequenceEncoder
 from recsys.encode.text import TextEncoder
 from recsys.evaluate import EvaluateConfig, evaluate, split
 from recsys.model import Model, ModelSettings
 from recsys.rank import Ranker
 from recsys.train.fit import Progress, quiet, train_model, train_ranker
+from recsys.train.sequence import fit_sequences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +46,7 @@ def build(
     Raises InvalidInput where the data cannot be split by the protocol.
     """
     items = encode_items(dataset, encoder, progress)
-    ranker, include_seen, report = _ranker(dataset, items, config, measured, progress)
+    ranker, include_seen, sequence, report = _ranker(dataset, items, config, measured, progress)
     settings = ModelSettings(
         encoder=encoder_name,
         encoder_fingerprint=encoder.fingerprint,
@@ -55,7 +57,8 @@ def build(
         data_fingerprint=dataset.fingerprint,
         metrics=headline(report),
     )
-    return Built(model=train_model(dataset, items, settings, ranker, config.train, progress), report=report)
+    model = train_model(dataset, items, settings, ranker, config.train, progress, sequence)
+    return Built(model=model, report=report)
 
 
 def default_protocol(dataset: Dataset) -> str:
@@ -71,10 +74,11 @@ def headline(report: dict[str, Any]) -> dict[str, float]:
 
 def _ranker(
     dataset: Dataset, items: ItemTable, config: EvaluateConfig, measured: bool, progress: Progress
-) -> tuple[Ranker, bool, dict[str, Any]]:
+) -> tuple[Ranker, bool, SequenceEncoder | None, dict[str, Any]]:
     if measured:
         outcome = evaluate(dataset, items, config, progress)
-        return outcome.ranker, outcome.stages.include_seen, outcome.report
+        return outcome.ranker, outcome.stages.include_seen, outcome.sequences.test, outcome.report
     stages = split(dataset.histories, items, config)
-    ranker, _ = train_ranker(stages, items, config.train, progress)
-    return ranker, stages.include_seen, {}
+    sequences = fit_sequences(stages, items, config.train.sequence, progress, seed=config.train.stages.seed)
+    ranker, _ = train_ranker(stages, items, config.train, progress, sequences)
+    return ranker, stages.include_seen, sequences.test, {}

@@ -21,14 +21,16 @@ from jaxtyping import Bool, Float32, Float64, Int32
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
+from recsys.encode.sequence import SequenceEncoder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """What matchers learn from: histories to remember, items to speak of."""
+    """What matchers learn from: histories to remember, items to speak of, a history encoder where one was trained."""
 
     histories: Histories
     items: ItemTable
+    sequence: SequenceEncoder | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,7 @@ class Neighbours:
     def _nearest(self, states: States) -> Float32[np.ndarray, "B N"]:
         config = self.config
         keys = superpose(latest_items(states.histories, config.window), self.codes, config.decay)
-        votes = self.memory.votes(keys, config.k, power=config.nearest_power, num_items=len(self.codes))
+        votes = self.memory.votes(keys, config.k, lambda cos: cos**config.nearest_power, num_items=len(self.codes))
         return np.asarray(votes.toarray() * self.discount)
 
     def save(self, folder: Path) -> None:

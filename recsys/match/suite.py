@@ -9,6 +9,7 @@ from recsys.encode.items import ItemTable
 from recsys.errors import MixedSnapshot
 from recsys.match import Corpus, Matcher
 from recsys.match.facets import Facets
+from recsys.match.interest import Interest
 from recsys.match.lexical import Lexical
 from recsys.match.linear import Linear
 from recsys.match.neighbours import Neighbours
@@ -29,6 +30,9 @@ MATCHERS: tuple[type[Matcher], ...] = (
     Repeat,
     Popularity,
 )
+
+KNOWN: tuple[type[Matcher], ...] = (Interest, *MATCHERS)
+"""Also the one that needs a trained history encoder."""
 
 
 def fit_matchers(
@@ -54,7 +58,7 @@ def save_matchers(matchers: Sequence[Matcher], folder: Path) -> None:
 
 
 def load_matchers(
-    folder: Path, items: ItemTable, names: Sequence[str], kinds: Sequence[type[Matcher]] = MATCHERS
+    folder: Path, items: ItemTable, names: Sequence[str], kinds: Sequence[type[Matcher]] = KNOWN
 ) -> tuple[Matcher, ...]:
     """The matchers of a verified snapshot, in the order of `names`; MixedSnapshot where one is unknown here."""
     by_name = {kind.name: kind for kind in kinds}

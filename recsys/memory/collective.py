@@ -45,12 +45,14 @@ class CollectiveMemory:
             return scores, rows
         return scores, np.where(rows >= 0, self.following[rows], -1)
 
-    def votes(self, queries: Float32[np.ndarray, "B D"], k: int, *, power: float, num_items: int) -> sp.csr_matrix:
-        """The sum of similarity^power over the k nearest moments, by what followed: sparse [B, N]."""
+    def votes(
+        self, queries: Float32[np.ndarray, "B D"], k: int, weigh: Callable[[np.ndarray], np.ndarray], *, num_items: int
+    ) -> sp.csr_matrix:
+        """The sum of `weigh(similarity)` over those of the k nearest moments that are like at all, by what followed."""
         scores, items = self.read(queries, k)
         good = (items >= 0) & (scores > 0)
         rows = np.repeat(np.arange(len(queries)), k).reshape(good.shape)[good]
-        return sp.csr_matrix((scores[good] ** power, (rows, items[good])), shape=(len(queries), num_items))
+        return sp.csr_matrix((weigh(scores[good]), (rows, items[good])), shape=(len(queries), num_items))
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "moments.index")

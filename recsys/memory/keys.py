@@ -73,3 +73,28 @@ def next_items(histories: Histories) -> Int32[np.ndarray, " E"]:
     ends: Int64[np.ndarray, " U"] = histories.indptr[1:][histories.lengths > 0] - 1
     following[ends] = -1
     return following
+
+
+def following(histories: Histories) -> tuple[Int64[np.ndarray, " E"], Int64[np.ndarray, " E"]]:
+    """Where the events that come next after each event begin, and how many they are: one event, a whole basket where
+    events come in baskets (their order inside one means nothing), or none."""
+    E = histories.num_events
+    ends = np.repeat(histories.indptr[1:], histories.lengths)
+    if not (histories.baskets >= 0).any():
+        first = np.arange(1, E + 1)
+        return np.minimum(first, max(E - 1, 0)), (first < ends).astype(np.int64)
+    owner = histories.users
+    fresh = np.ones(E, bool)
+    fresh[1:] = (owner[1:] != owner[:-1]) | (histories.times[1:] != histories.times[:-1])
+    heads = np.append(np.flatnonzero(fresh), E)
+    group = np.cumsum(fresh) - 1
+    first, stop = heads[group + 1], heads[np.minimum(group + 2, len(heads) - 1)]
+    inside = first < ends
+    return np.where(inside, first, 0), np.where(inside, stop - first, 0)
+
+
+def next_moments(histories: Histories, rng: np.random.Generator) -> Int32[np.ndarray, " E"]:
+    """Like `next_items`; where events come in baskets, any item of the next one."""
+    first, count = following(histories)
+    chosen = first + (rng.random(len(first)) * count).astype(np.int64)
+    return np.where(count > 0, histories.items[chosen], -1).astype(np.int32)

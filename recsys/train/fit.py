@@ -10,13 +10,16 @@ import numpy as np
 from recsys.data.dataset import Dataset
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
+from recsys.encode.sequence import SequenceEncoder
 from recsys.flow import Flow
 from recsys.match import Corpus, Matcher
+from recsys.match.interest import Interest
 from recsys.match.popularity import Popularity
 from recsys.match.suite import MATCHERS, fit_matchers
 from recsys.model import Model, ModelSettings
-from recsys.rank import Ranker, RankerConfig, fit_ranker
+from recsys.rank import Examples, Ranker, RankerConfig, fit_ranker
 from recsys.train.examples import Queries, build_examples
+from recsys.train.sequence import NO_SEQUENCES, SequenceConfig, Sequences, refit_sequence
 from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages
 
 Progress = Callable[[str, int, int], None]
@@ -29,9 +32,11 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The stages the ranker learns from, the ranker, negatives a training query, and which matchers feed the ranker."""
+    """The stages the ranker learns from, the history encoder, the ranker, negatives a training query, and which
+    matchers feed the ranker (`Interest` besides, where an encoder is trained)."""
 
     stages: StageConfig = StageConfig()
+    sequence: SequenceConfig = SequenceConfig()
     ranker: RankerConfig = RankerConfig()
     negatives: int | None = 100
     matchers: Sequence[type[Matcher]] = MATCHERS
@@ -44,10 +49,13 @@ def fit_flow(
     *,
     passing: Histories | None = None,
     kinds: Sequence[type[Matcher]] = MATCHERS,
+    sequence: SequenceEncoder | None = None,
     progress: Progress = quiet,
 ) -> Flow:
-    """Matchers fitted on `memory`. Popularity alone counts `passing` events too: it reads only what came before."""
-    corpus = Corpus(histories=memory, items=items)
+    """Matchers fitted on `memory`, with `Interest` first where a history encoder is at hand. Popularity alone counts
+    `passing` events too: it reads only what came before."""
+    corpus = Corpus(histories=memory, items=items, sequence=sequence)
+    kinds = kinds if sequence is None else (Interest, *kinds)
     matchers = fit_matchers(corpus, kinds, on_step=lambda name, done, total: progress(f"memory: {name}", done, total))
     if passing is not None and passing is not memory:
         live = Popularity.fit(Corpus(histories=passing, items=items))
@@ -55,16 +63,43 @@ def fit_flow(
     return Flow(matchers, len(items))
 
 
-def stage_flow(stage: Stage, items: ItemTable, config: TrainConfig, progress: Progress = quiet) -> Flow:
+def stage_flow(
+    stage: Stage,
+    items: ItemTable,
+    config: TrainConfig,
+    progress: Progress = quiet,
+    sequence: SequenceEncoder | None = None,
+) -> Flow:
     """The flow a stage is asked of."""
-    return fit_flow(stage.memory, items, passing=stage.passing, kinds=config.matchers, progress=progress)
+    return fit_flow(
+        stage.memory, items, passing=stage.passing, kinds=config.matchers, sequence=sequence, progress=progress
+    )
 
 
 def train_ranker(
-    stages: Stages, items: ItemTable, config: TrainConfig, progress: Progress = quiet
+    stages: Stages,
+    items: ItemTable,
+    config: TrainConfig,
+    progress: Progress = quiet,
+    sequences: Sequences = NO_SEQUENCES,
 ) -> tuple[Ranker, Flow]:
     """The ranker, trained on the train stage and stopped on validation, and the flow of the validation stage."""
-    flow = stage_flow(stages.train, items, config, progress)
+    train, held, flow = ranker_examples(stages, items, config, progress, sequences)
+    ranker = fit_ranker(
+        flow.features, train, held, config.ranker, lambda done, total: progress("ranker: trees", done, total)
+    )
+    return ranker, flow
+
+
+def ranker_examples(
+    stages: Stages,
+    items: ItemTable,
+    config: TrainConfig,
+    progress: Progress = quiet,
+    sequences: Sequences = NO_SEQUENCES,
+) -> tuple[Examples, Examples, Flow]:
+    """What a ranker is trained on and stopped by, and the flow of the validation stage."""
+    flow = stage_flow(stages.train, items, config, progress, sequences.train)
     train = build_examples(
         flow,
         stages.train.queries,
@@ -73,17 +108,14 @@ def train_ranker(
         seed=config.stages.seed,
         on_batch=lambda done, total: progress("ranker: examples", done, total),
     )
-    held_flow = stage_flow(stages.validation, items, config, progress)
+    held_flow = stage_flow(stages.validation, items, config, progress, sequences.validation)
     held = build_examples(
         held_flow,
         _some(stages.validation, 3_000),
         include_seen=stages.include_seen,
         on_batch=lambda done, total: progress("ranker: validation", done, total),
     )
-    ranker = fit_ranker(
-        flow.features, train, held, config.ranker, lambda done, total: progress("ranker: trees", done, total)
-    )
-    return ranker, held_flow
+    return train, held, held_flow
 
 
 def make_stages(histories: Histories, items: ItemTable, config: TrainConfig) -> Stages:
@@ -100,11 +132,15 @@ def train_model(
     ranker: Ranker,
     config: TrainConfig | None = None,
     progress: Progress = quiet,
+    sequence: SequenceEncoder | None = None,
 ) -> Model:
-    """The model that is served: matchers that remember everything, under a ranker trained on stages of this data."""
+    """The model that is served: matchers that remember everything, under a ranker trained on stages of this data, and
+    `sequence`, the encoder of the last of them, taught the rest."""
     config = config or TrainConfig()
     told = dataset.histories.without_types(config.ignored_types)
-    flow = fit_flow(told, items, kinds=config.matchers, progress=progress)
+    if sequence is not None:
+        sequence = refit_sequence(sequence, told, items, config.sequence, progress=progress)
+    flow = fit_flow(told, items, kinds=config.matchers, sequence=sequence, progress=progress)
     return Model(
         settings=settings, items=items, users=dataset.users, histories=dataset.histories, flow=flow, ranker=ranker
     )

@@ -51,12 +51,13 @@ class Stages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """At most so many queries a stage, drawn at random; None takes all. 12,000 ranker queries saturate ML-1M.
+    """At most so many queries a stage, drawn at random; None takes all. On Amazon Beauty 22,300 ranker queries instead
+    of 12,000 gain 1 % on validation.
 
     `test_days`, `validation_days`: of a global time split; None takes 56 and 28, or what the data has room for.
     """
 
-    train_queries: int = 12_000
+    train_queries: int = 24_000
     validation_queries: int | None = 6_000
     test_queries: int | None = None
     test_days: float | None = None
@@ -73,7 +74,8 @@ def leave_one_out_stages(histories: Histories, items: ItemTable, config: StageCo
     with `with_validation` the memory of the test holds the validation events.
     """
     users = int((histories.lengths >= 5).sum())
-    depth = int(np.clip(-(-config.train_queries // max(users, 1)), 1, 3))
+    # One event of a user is worth more than two of half as many: each step back takes an event from the memory.
+    depth = int(np.clip(-(-config.train_queries // max(2 * users, 1)), 1, 3))
     validation_memory = histories.drop_last(2)
     test_memory = histories.drop_last(1) if config.with_validation else validation_memory
 

@@ -12,11 +12,11 @@ import pytest
 from recsys.data.histories import Histories
 from recsys.flow import batches
 from recsys.match import Corpus, Matcher, States, Witness
-from recsys.match.suite import MATCHERS
+from recsys.match.suite import KNOWN
 from recsys.types import Item
-from tests.world import corpus_of, histories_of, random_states, renumbered, reordered, shop, table_of
+from tests.world import corpus_of, histories_of, random_states, renumbered, reordered, sequence_of, shop, table_of
 
-READS_TEXTS = {"text", "lexical", "facets", "recall"}
+READS_TEXTS = {"interest", "text", "lexical", "facets", "recall"}
 NUM_ITEMS = 50
 NEW = [
     Item(item_id="new1", title="maker1 thing1", description="a kind1 of maker1", categories=("all", "kind1")),
@@ -34,7 +34,7 @@ def states(corpus: Corpus) -> States:
     return random_states(corpus.items)
 
 
-@pytest.fixture(scope="module", params=MATCHERS, ids=lambda kind: str(kind.name))
+@pytest.fixture(scope="module", params=KNOWN, ids=lambda kind: str(kind.name))
 def matcher(request: pytest.FixtureRequest, corpus: Corpus) -> Matcher:
     fitted: Matcher = request.param.fit(corpus)
     return fitted
@@ -176,7 +176,9 @@ def test_renumbering_the_items_renumbers_the_answer(matcher: Matcher, states: St
     """No signal leaks the place that an item happens to have in the catalogue."""
     place = np.random.default_rng(9).permutation(NUM_ITEMS)
     items = table_of(reordered(corpus.items.catalogue.items, place))
-    other = type(matcher).fit(Corpus(histories=renumbered(corpus.histories, place), items=items))
+    other = type(matcher).fit(
+        Corpus(histories=renumbered(corpus.histories, place), items=items, sequence=sequence_of(items))
+    )
     moved = replace(states, histories=renumbered(states.histories, place), items=items)
     mine = score(matcher, states)[:, :NUM_ITEMS]
     theirs = score(other, moved)[:, place]
@@ -185,26 +187,24 @@ def test_renumbering_the_items_renumbers_the_answer(matcher: Matcher, states: St
 
 
 @pytest.mark.parametrize("lives", [[[0]], [[0], [1], []], [[0, 1]], [[2, 2, 2]]], ids=str)
-@pytest.mark.parametrize("kind", MATCHERS, ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("kind", KNOWN, ids=lambda kind: str(kind.name))
 def test_a_scanty_world_is_no_error(kind: type[Matcher], lives: list[list[int]], corpus: Corpus) -> None:
     items = table_of(corpus.items.catalogue.items[:3])
     histories = histories_of(lives)
-    fitted = kind.fit(Corpus(histories=histories, items=items))
+    fitted = kind.fit(Corpus(histories=histories, items=items, sequence=sequence_of(items)))
     states = States(histories=histories, now=np.zeros(len(lives)), items=items)
     assert np.isfinite(score(fitted, states)).all()
     assert all(rows <= {0, 1, 2} for rows in proposed(fitted, states))
 
 
-@pytest.mark.parametrize("kind", MATCHERS, ids=lambda kind: str(kind.name))
+@pytest.mark.parametrize("kind", KNOWN, ids=lambda kind: str(kind.name))
 def test_items_without_texts_are_no_error(kind: type[Matcher], corpus: Corpus) -> None:
     items = table_of([Item(item_id=f"bare{n}") for n in range(NUM_ITEMS)])
-    fitted = kind.fit(Corpus(histories=corpus.histories, items=items))
+    fitted = kind.fit(Corpus(histories=corpus.histories, items=items, sequence=sequence_of(items)))
     assert np.isfinite(score(fitted, random_states(items))).all()
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in MATCHERS if issubclass(kind, Witness)], ids=lambda kind: str(kind.name)
-)
+@pytest.mark.parametrize("kind", [kind for kind in KNOWN if issubclass(kind, Witness)], ids=lambda kind: str(kind.name))
 def test_witnesses_weigh_each_event(kind: type[Matcher], states: States, corpus: Corpus) -> None:
     witness, state = kind.fit(corpus), one(states, 5)
     assert isinstance(witness, Witness)
@@ -218,8 +218,8 @@ def test_witnesses_weigh_each_event(kind: type[Matcher], states: States, corpus:
 def test_a_witness_speaks_for_what_it_scores(corpus: Corpus) -> None:
     """Of a chain 0, 1, 2 walked by many, the event 1 speaks for 2; nothing speaks for an item nobody reached."""
     histories: Histories = histories_of([[0, 1, 2]] * 30 + [[7, 8]] * 30)
-    for kind in MATCHERS:
-        fitted = kind.fit(Corpus(histories=histories, items=corpus.items))
+    for kind in KNOWN:
+        fitted = kind.fit(Corpus(histories=histories, items=corpus.items, sequence=corpus.sequence))
         if isinstance(fitted, Witness) and fitted.name not in READS_TEXTS:
             state = States(histories=histories_of([[7, 0, 1]]), now=np.zeros(1), items=corpus.items)
             weights = fitted.witness(state, 2)

@@ -36,12 +36,12 @@ def test_reads_what_followed_the_nearest(memory: CollectiveMemory) -> None:
 
 
 def test_votes_add_up_powers_of_positive_similarity(memory: CollectiveMemory) -> None:
-    votes = memory.votes(np.array([[2, 1], [0, 0]], np.float32), 6, power=2.0, num_items=5)
+    votes = memory.votes(np.array([[2, 1], [0, 0]], np.float32), 6, lambda cos: cos**2.0, num_items=5)
     np.testing.assert_allclose(dense(votes), [[0, 1, 0, 4 + 9, 0], [0] * 5])
 
 
 def test_votes_are_of_the_k_nearest(memory: CollectiveMemory) -> None:
-    votes = memory.votes(np.array([[2, 1]], np.float32), 1, power=1.0, num_items=5)
+    votes = memory.votes(np.array([[2, 1]], np.float32), 1, lambda cos: cos, num_items=5)
     np.testing.assert_allclose(dense(votes), [[0, 0, 0, 3, 0]])
 
 
@@ -50,7 +50,7 @@ def test_an_empty_memory_knows_nothing() -> None:
     scores, items = memory.read(KEYS, 3)
     assert (items == -1).all()
     assert (scores == -np.inf).all()
-    assert memory.votes(KEYS, 3, power=1.0, num_items=2).nnz == 0
+    assert memory.votes(KEYS, 3, lambda cos: cos, num_items=2).nnz == 0
 
 
 def test_loaded_answers_as_saved(tmp_path: Path) -> None:
