@@ -102,6 +102,13 @@ def doctor(config: Config = None, store: Store = None, port: Port = None, json: 
 def train(
     data: Annotated[str | None, typer.Argument(help="A folder, a file or a SQL URL; see docs/data.md.")] = None,
     from_store: Annotated[bool, typer.Option("--from-store", help="Learn from the event store instead.")] = False,
+    further: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="SNAPSHOT", help="Go on from this snapshot (or `current`) with DATA's new events."
+        ),
+    ] = None,
+    replay: Annotated[float, typer.Option(min=0.0, help="--from: share of old events replayed.")] = 0.3,
     snapshots: Annotated[
         Path | None,
         typer.Option(
@@ -124,7 +131,7 @@ def train(
     json: Json = None,
 ) -> None:
     """Learn from events and items, and publish a snapshot."""
-    from recsys.cli.learn import train
+    from recsys.cli.learn import train, train_from
     from recsys.cli.output import Output
 
     settings = _settings(
@@ -138,6 +145,17 @@ def train(
             "stages.validation_days": validation_days,
         },
     )
+    if further is not None:
+        train_from(
+            settings,
+            Output(json_to=json),
+            snapshot=further,
+            data=data,
+            from_store=from_store,
+            replay=replay,
+            lenient=lenient,
+        )
+        return
     train(
         settings,
         Output(json_to=json),

@@ -13,17 +13,21 @@ from rich.console import RenderableType
 
 from recsys.cli.output import Output, table
 from recsys.cli.progress import progress
+from recsys.cli.snapshots import current_snapshot
 from recsys.config import Settings
 from recsys.data.catalogue import Catalogue
 from recsys.data.dataset import Dataset, load_dataset
 from recsys.encode.cache import VectorCache
 from recsys.encode.text import TextEncoder
-from recsys.errors import InvalidInput
+from recsys.errors import InvalidInput, MixedSnapshot
 from recsys.evaluate import EvaluateConfig, evaluate, with_shuffled_ties
 from recsys.evaluate.build import build, default_protocol, encode_items
 from recsys.evaluate.cold import cold_items
+from recsys.model import Model
+from recsys.snapshot import open_snapshot
 from recsys.store import EventStore
 from recsys.train.fit import TrainConfig
+from recsys.train.further import train_further
 from recsys.train.publish import publish
 from recsys.types import Item
 
@@ -87,6 +91,42 @@ def train(
         show_quality(output, built.report)
     output.show(f"\nsnapshot {snapshot_id} is current in {settings.paths.snapshots}")
     output.result({"snapshot_id": snapshot_id, "snapshots": settings.paths.snapshots, "report": built.report})
+
+
+def train_from(
+    settings: Settings,
+    output: Output,
+    *,
+    snapshot: str,
+    data: str | None,
+    from_store: bool,
+    replay: float,
+    lenient: bool,
+) -> None:
+    """Teaches a snapshot's model the new events of `data` or the store, and publishes what comes of it."""
+    root = settings.paths.snapshots
+    found = open_snapshot(root, current_snapshot(root) if snapshot == "current" else snapshot)
+    told = _told(settings, data, from_store, lenient)
+    output.show(str(told.dataset.report))
+    model = Model.load(found.path)
+    with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
+        encoder_of_snapshot(model, encoder)
+        model, report = train_further(model, told.dataset, encoder, replay=replay, progress=report_progress)
+    if told.store_seq:
+        model = replace(model, settings=replace(model.settings, store_seq=told.store_seq))
+    snapshot_id = publish(model, root)
+    rows = [(name, report[f"{name}_before"], report[f"{name}_after"]) for name in ("old", "new")]
+    output.heading("The history encoder alone, NDCG@10 on each user's last event")
+    output.show(table(("events", "before", "after"), rows, numbers=(1, 2)))
+    output.show(f"\nsnapshot {snapshot_id} is current in {root}")
+    output.result({"snapshot_id": snapshot_id, "snapshots": root, "from": found.snapshot_id, "forgetting": report})
+
+
+def encoder_of_snapshot(model: Model, encoder: TextEncoder) -> None:
+    """Raises MixedSnapshot where texts would be encoded by another encoder than the snapshot's."""
+    if encoder.fingerprint != model.settings.encoder_fingerprint:
+        wanted = model.settings.encoder_fingerprint
+        raise MixedSnapshot(f"the snapshot's texts were encoded by {wanted}, this encoder is {encoder.fingerprint}")
 
 
 def judge(

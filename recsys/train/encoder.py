@@ -30,8 +30,8 @@ from recsys.memory.keys import following
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderTraining:
-    """How an encoder learns. `epochs`: passes over all users. `tokens`: events a batch. `negatives`: of each batch, None
-    for all items. `latest`: share of windows that end with the history; the others lie anywhere in it. `patience`:
+    """How an encoder learns. `epochs`: passes over all users. `tokens`: events a batch. `negatives`: of each batch,
+    None for all items. `latest`: share of windows that end with the history; the others lie anywhere in it. `patience`:
     probes without a gain before the best weights are taken. `weight_by_type`: event type -> weight of the loss of
     telling such an event, 1 by default.
     """
