@@ -27,7 +27,14 @@ from recsys.data.demo import load_demo
 from recsys.data.export import event_frame
 from recsys.errors import InvalidData
 
-plt.rcParams.update({"figure.figsize": (10, 3.6), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "figure.figsize": (10, 3.6),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+    }
+)
 
 DAY_S = 86_400.0
 dataset = load_demo()
@@ -117,6 +124,7 @@ new.plot(
     months,
     np.histogram(month(born).astype(int), bins=np.append(months, months[-1] + 1).astype(int))[0],
     color="tab:red",
+    linewidth=0.7,
 )
 new.set_ylabel("new users")
 right.hist(gaps + 1, bins=np.geomspace(1, gaps.max() + 1, 50), color="tab:green")
@@ -124,7 +132,6 @@ right.set(xscale="log", xlabel="seconds to the next event, + 1", ylabel="events"
 for seconds, name in ((60, "minute"), (3_600, "hour"), (DAY_S, "day"), (365 * DAY_S, "year")):
     right.axvline(seconds, color="black", linewidth=0.5)
     right.text(seconds, right.get_ylim()[1] * 0.97, f" {name}", rotation=90, va="top", fontsize=8)
-figure.tight_layout()
 plt.show()
 print(f"{(gaps == 0).mean():.0%} of events have the time of the event before")
 print(f"{(gaps < 60).mean():.0%} come within a minute of it")

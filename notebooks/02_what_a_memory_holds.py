@@ -41,7 +41,14 @@ from recsys.memory.places import Places
 from recsys.memory.slots import Slots, SlotsConfig
 from recsys.train.stages import DAY_S
 
-plt.rcParams.update({"figure.figsize": (10, 3.6), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "figure.figsize": (10, 3.6),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+    }
+)
 pl.Config(tbl_rows=40, fmt_str_lengths=60, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
 
 # %% [markdown]
@@ -105,14 +112,16 @@ names, kind, often = np.unique(genres, return_inverse=True, return_counts=True)
 height = np.empty(len(names))
 height[np.argsort(often)] = np.arange(len(names))
 
-figure, (above, below) = plt.subplots(2, 1, figsize=(12, 11), sharex=True, height_ratios=(2, 3), layout="constrained")
+figure, (above, below) = plt.subplots(2, 1, figsize=(12, 11), sharex=True, height_ratios=(2, 3))
 above.scatter(where, height[kind] + np.random.default_rng(0).uniform(-0.3, 0.3, len(where)), s=3, c=kind, cmap="tab20")
 above.set(yticks=height, yticklabels=names, title="A life by genre")
 extent = (0, len(starts) * STEP, -0.5, NUM_SLOTS - 0.5)
 image = below.imshow(np.log2(1 + strength[:, order].T), aspect="auto", origin="lower", cmap="magma", extent=extent)
 at, slot = np.nonzero(touched[:, order])
 below.scatter((at + 0.5) * STEP, slot, s=1.5, color="white")
-below.set(yticks=np.arange(NUM_SLOTS), xlabel="events so far", title=f"What {NUM_SLOTS} slots hold of it")
+below.set(
+    yticks=np.arange(NUM_SLOTS), xlim=extent[:2], xlabel="events so far", title=f"What {NUM_SLOTS} slots hold of it"
+)
 below.set_yticklabels([labels[slot][:70] for slot in order], fontsize=7)
 figure.colorbar(image, ax=below, label="log2(1 + events behind a slot)")
 plt.show()
@@ -242,5 +251,4 @@ for panel, signal, scores in zip(panels, reading.signals, reading.scores, strict
         yticks=np.arange(len(top)), title=f"{signal.name}: {sum(int(row) in ahead for row in top)} of 15 came true"
     )
     panel.set_yticklabels([films[row].title[:38] for row in top], fontsize=8)
-figure.tight_layout()
 plt.show()

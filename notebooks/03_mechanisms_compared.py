@@ -33,7 +33,14 @@ from recsys.encode.mixers import MIXERS
 from recsys.train.encoder import Corpus, EncoderTraining, begin, next_item_loss, train
 
 _native.limit_threads(1)
-plt.rcParams.update({"figure.figsize": (10, 3.8), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "figure.figsize": (10, 3.8),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+    }
+)
 pl.Config(tbl_rows=40, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
 
 # %% [markdown]
@@ -106,7 +113,6 @@ for name in kept:
     right.plot(depths, [found[name]["read_ms"][str(depth)] for depth in depths], marker="o", markersize=3, label=name)
 right.set(xscale="log", yscale="log", xlabel="length of the life", ylabel="ms for 100 candidates", title="Read")
 right.legend(frameon=False, fontsize=8)
-figure.tight_layout()
 plt.show()
 
 # %% [markdown]

@@ -37,7 +37,14 @@ from recsys.train.stages import StageConfig
 from recsys.types import User
 
 _native.limit_threads(1)
-plt.rcParams.update({"figure.figsize": (10, 3.8), "axes.spines.top": False, "axes.spines.right": False})
+plt.rcParams.update(
+    {
+        "figure.figsize": (10, 3.8),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "figure.constrained_layout.use": True,
+    }
+)
 pl.Config(tbl_rows=40, fmt_str_lengths=60, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True)
 
 LEAST = 10
@@ -97,7 +104,6 @@ right.barh([f"{name} ({row['queries']})" for name, row in slices.items()], [row[
 right.axvline(report["test"]["ndcg@10"], color="black", linestyle=":")
 right.invert_yaxis()
 right.set(xlabel="NDCG@10 (dotted: all)", title="Where it comes from (questions)")
-figure.tight_layout()
 plt.show()
 
 # %% [markdown]
@@ -173,5 +179,4 @@ for place, memory in enumerate(explained.memories):
     right.text(memory.weight, place, f" {memory.source}", va="center", fontsize=8)
 right.invert_yaxis()
 right.margins(x=0.25)
-figure.tight_layout()
 plt.show()
