@@ -36,7 +36,8 @@ from recsys.flow import allowed_mask, batches
 from recsys.memory.lookback import before_window
 from recsys.metrics import bootstrap_interval, paired_interval, ranking_metrics
 from recsys.train.fit import Progress
-from recsys.train.sequence import SequenceConfig, fit_sequence
+from recsys.train.sequence import fit_sequence
+from recsys.train.settle import SequenceConfig
 from recsys.train.stages import Stage, Stages
 
 NEAR, MIDDLE, EVERYTHING = 50, 200, 2_048

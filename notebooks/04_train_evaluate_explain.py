@@ -32,7 +32,7 @@ from recsys.evaluate.build import build
 from recsys.rank import RankerConfig
 from recsys.recommend import Recommender
 from recsys.train.fit import TrainConfig
-from recsys.train.sequence import SequenceConfig
+from recsys.train.settle import SequenceConfig
 from recsys.train.stages import StageConfig
 from recsys.types import User
 
@@ -110,8 +110,12 @@ plt.show()
 # What accuracy does not say: how much of the catalogue is shown, how popular, alike and new the lists are.
 
 # %%
-for name, values in report["beyond_accuracy"].items():
-    print(name, values)
+beyond = report["beyond_accuracy"]
+pl.DataFrame(
+    [(name, value, beyond["popularity"][name]) for name, value in beyond["ours"].items()],
+    schema=["first ten", "LongRec", "most popular ever"],
+    orient="row",
+)
 
 # %% [markdown]
 # ## What the ranker looks at

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from recsys.errors import InvalidInput, Violation, shorten
 from recsys.rank import RankerConfig
 from recsys.serve.config import ServerConfig
-from recsys.train.sequence import SequenceConfig
+from recsys.train.settle import SequenceConfig
 from recsys.train.stages import StageConfig
 
 PREFIX = "RECSYS_"

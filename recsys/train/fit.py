@@ -19,7 +19,8 @@ from recsys.match.suite import MATCHERS, fit_matchers
 from recsys.model import Model, ModelSettings
 from recsys.rank import Examples, Ranker, RankerConfig, fit_ranker
 from recsys.train.examples import Queries, build_examples
-from recsys.train.sequence import NO_SEQUENCES, SequenceConfig, Sequences, refit_sequence
+from recsys.train.sequence import NO_SEQUENCES, Sequences, refit_sequence
+from recsys.train.settle import SequenceConfig
 from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages
 
 Progress = Callable[[str, int, int], None]

@@ -15,7 +15,8 @@ from recsys.model import Model
 from recsys.train.encoder import EncoderTraining
 from recsys.train.fit import make_stages, train_model, train_ranker
 from recsys.train.further import train_further
-from recsys.train.sequence import SequenceConfig, fit_sequences
+from recsys.train.sequence import fit_sequences
+from recsys.train.settle import SequenceConfig
 from tests.world import ENCODER, chains, dataset_of, histories_of, item_of, model_of, quick, table_of
 
 SEQUENCE = SequenceConfig(

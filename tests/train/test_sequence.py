@@ -12,7 +12,8 @@ import torch
 
 from recsys.encode.sequence import SequenceEncoder
 from recsys.errors import InvalidInput
-from recsys.train.sequence import SequenceConfig, fit_sequence, fit_sequences, refit_sequence, settle, training_of
+from recsys.train.sequence import fit_sequence, fit_sequences, refit_sequence
+from recsys.train.settle import SequenceConfig, settle, training_of
 from recsys.train.stages import StageConfig, Stages, leave_one_out_stages
 from tests.world import chains, histories_of, table_of
 

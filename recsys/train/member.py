@@ -1,0 +1,189 @@
+"""One member of an ensemble of history encoders: trained here or in another process, kept, taken up again."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+
+from recsys import _native
+from recsys.data.histories import Histories
+from recsys.encode.codes import ItemCodes
+from recsys.encode.history import HistoryEncoder
+from recsys.encode.items import ItemTable
+from recsys.encode.sequence import SequenceEncoder
+from recsys.flow import allowed_mask
+from recsys.memory.lookback import before_window, snapshots_of
+from recsys.metrics import ranking_metrics
+from recsys.train.encoder import Corpus, EncoderTraining, Probe, TrainingState, begin, train
+from recsys.train.examples import Queries
+from recsys.train.objectives import self_supervised
+from recsys.train.runs import RunFolder, keep, make_trackers
+from recsys.train.settle import SequenceConfig, encoder_config
+
+VERSION = 1
+"""Of what a training does: kept runs of another version are not taken up."""
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One member's training: all that another process needs to do it. `begun`: an encoder to go on with. `queries`:
+    what its epochs are judged by."""
+
+    config: SequenceConfig
+    training: EncoderTraining
+    memory: Histories
+    items: ItemTable
+    codes: ItemCodes
+    queries: Queries | None = None
+    include_seen: bool = False
+    begun: HistoryEncoder | None = None
+
+
+def train_members(tasks: Sequence[Task], progress: Progress) -> tuple[HistoryEncoder, ...]:
+    """The first here, with its progress, the others in processes of their own: a training keeps one core busy, and one
+    on two threads is slower than two on one each."""
+    others = tasks[1:]
+    if not others:
+        return (train_member(tasks[0], progress),)
+    workers = min(len(others), max((os.cpu_count() or 2) - 1, 1))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(train_member, task) for task in others]
+        return (train_member(tasks[0], progress), *(each.result() for each in waiting))
+
+
+def train_member(task: Task, progress: Progress | None = None) -> HistoryEncoder:
+    """Train one encoder as its task says."""
+    training = task.training
+    torch.manual_seed(training.seed)
+    encoder = task.begun or HistoryEncoder(encoder_config(task.config, task.memory, task.items, task.codes))
+    encoder = encoder.to(training.device)
+    sequence = SequenceEncoder((encoder,), task.codes)
+    texts = torch.from_numpy(task.codes.of(task.items.base))
+    what = "history encoder" + (": refit" if task.begun else "")
+    with kept_run(task, encoder, lambda epoch: progress(what, epoch, training.epochs) if progress else None) as run:
+        if run.finished is not None:
+            return run.finished
+        with _native.side_by_side():
+            corpus, probe = _corpus(sequence, task.memory, task.items), _probe(sequence, task)
+            extra = self_supervised(task.config.self_supervision, training, task.memory.event_types)
+            train(run.state, corpus, texts, training, probe=probe, on_epoch=run.on_epoch, extra_loss=extra)
+        return run.finish(encoder.to("cpu"))
+
+
+@dataclass(slots=True)
+class Run:
+    """One training, with a folder or without. `finished`: the encoder, where an equal training has been done.
+    `began_s`: on the process's clock; a training that was taken up counts from there."""
+
+    state: TrainingState
+    on_epoch: Callable[[TrainingState], None]
+    folder: RunFolder | None = None
+    finished: HistoryEncoder | None = None
+    began_s: float = field(default_factory=time.perf_counter)
+
+    def finish(self, encoder: HistoryEncoder) -> HistoryEncoder:
+        """Keep the trained encoder and its figures beside its checkpoint."""
+        if self.folder is not None:
+            best = {"best": self.state.best} if math.isfinite(self.state.best) else {}
+            seconds = time.perf_counter() - self.began_s
+            self.folder.finish(self.state, {"epochs": float(self.state.epoch), "seconds": seconds, **best})
+            done = self.folder.path / "encoder"
+            aside = self.folder.path / "encoder.new"
+            aside.mkdir(exist_ok=True)
+            encoder.save(aside)
+            aside.rename(done)
+        return encoder
+
+
+@contextmanager
+def kept_run(task: Task, encoder: HistoryEncoder, on_epoch: Callable[[int], None]) -> Iterator[Run]:
+    """A training in its folder below `runs`: finished, begun, or new. Without one nothing is kept."""
+    training, config = task.training, task.config
+
+    def tell(state: TrainingState) -> None:
+        on_epoch(state.epoch)
+
+    if config.runs is None:
+        yield Run(begin(encoder, training), tell)
+        return
+    folder = RunFolder(config.runs / _key(task, encoder))
+    if (folder.path / "encoder").is_dir():
+        yield Run(begin(encoder, training), tell, folder, HistoryEncoder.load(folder.path / "encoder"))
+        return
+    folder.begin(encoder, training, events=task.memory.num_events)
+    state = folder.restore(encoder, training) or begin(encoder, training)
+    trackers = make_trackers(config.trackers, folder.path)
+    try:
+        keeping = keep(folder, training, trackers)
+
+        def keep_and_tell(state: TrainingState) -> None:
+            keeping(state)
+            tell(state)
+
+        yield Run(state, keep_and_tell, folder)
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def _key(task: Task, encoder: HistoryEncoder) -> str:
+    """Equal for equal trainings: of the data, the settings, and the weights that it begins with."""
+    told = hashlib.sha256(repr((encoder.config, task.training, task.config.self_supervision, VERSION)).encode())
+    memory = task.memory
+    for part in (memory.indptr, memory.items, memory.types, memory.values, memory.times, task.codes.directions):
+        told.update(np.ascontiguousarray(part).tobytes())
+    for weights in encoder.state_dict().values():
+        told.update(weights.detach().cpu().numpy().tobytes())
+    return f"{'refit' if task.begun else 'train'}-{told.hexdigest()[:16]}"
+
+
+def _probe(sequence: SequenceEncoder, task: Task) -> Probe | None:
+    if task.queries is None:
+        return None
+    return queries_probe(
+        task.queries,
+        task.codes,
+        include_seen=task.include_seen,
+        window=sequence.shape.window,
+        remembers=sequence.remembers,
+    )
+
+
+def _corpus(sequence: SequenceEncoder, memory: Histories, items: ItemTable) -> Corpus:
+    shape = sequence.shape
+    if not sequence.remembers:
+        return Corpus.of(memory, window=shape.window, num_items=shape.num_items)
+    far = snapshots_of(memory, sequence.codes.of(items.base), sequence.every)
+    return Corpus.of(memory, window=shape.window, num_items=shape.num_items, every=sequence.every, far=far)
+
+
+def queries_probe(
+    queries: Queries, codes: ItemCodes, *, include_seen: bool, window: int = 0, remembers: bool = False
+) -> Probe:
+    """NDCG@10 of an encoder alone over all items; `window` of one that remembers what lies before it."""
+    states, counts = queries.states, np.diff(queries.indptr)
+    num_items = len(states.items.base)
+    everything = np.broadcast_to(np.arange(num_items, dtype=np.int32), (len(queries), num_items))
+    allowed = allowed_mask(states, include_seen=include_seen)[:, :num_items]
+    hits = queries.hits(np.arange(len(queries)), everything) & allowed
+    far = before_window(states.histories, window, codes.of(states.items.base)) if remembers else None
+
+    def probe(encoder: HistoryEncoder) -> float:
+        sequence = SequenceEncoder((encoder,), codes)
+        table = sequence.items(states.items.base)
+        cosine = np.where(allowed, sequence.present(states.histories, table, far) @ table.unit.T, -np.inf)
+        return float(ranking_metrics(cosine, hits, counts, (10,))["ndcg@10"].mean())
+
+    return probe
