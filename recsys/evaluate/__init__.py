@@ -86,7 +86,7 @@ def evaluate(dataset: Dataset, items: ItemTable, config: EvaluateConfig, progres
         "num_trees": ranker.booster.num_trees(),
     }
     if ablated is not None:
-        outcome["ablation"] = ablated
+        outcome["ablation"] = {"stage": "validation", **ablated}
     if config.baselines:
         alone = ask_alone(flow, stages.test, stages.include_seen, progress, every_signal=config.every_signal)
         outcome["baselines"] = {name: summary(metrics, stages.test.users) for name, metrics in alone.baselines.items()}

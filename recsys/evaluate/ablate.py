@@ -100,9 +100,11 @@ def ablate(
     train, held, flow = ranker_examples(stages, items, config, progress, sequences)
     asked = stages.validation if stage == "validation" else stages.test
     if asked.memory is stages.validation.memory:
-        return ablation(flow, train, held, asked, stages.include_seen, config, progress, max_queries=max_queries)
-    later = stage_flow(asked, items, config, progress, sequences.test)
-    return ablation(later, train, held, asked, stages.include_seen, config, progress, max_queries=max_queries)
+        later = flow
+    else:
+        later = stage_flow(asked, items, config, progress, sequences.test)
+    found = ablation(later, train, held, asked, stages.include_seen, config, progress, max_queries=max_queries)
+    return {"stage": stage, **found}
 
 
 def ablation(

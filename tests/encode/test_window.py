@@ -106,12 +106,14 @@ def test_values_and_types_come_with_their_events() -> None:
     assert window.values[0].tolist() == value_buckets(np.array([3.0, 1.0])).tolist()
 
 
-def test_rows_the_encoder_does_not_know_are_padding_inside() -> None:
-    window = latest_windows(one_life([START_S, START_S + 60, START_S + 120], [1, 7, 2]), 3, num_items=5)
-    assert window.items.tolist() == [[1, PADDING, 2]]
-    assert window.valid.tolist() == [[True, False, True]]
+def test_events_of_items_the_encoder_does_not_know_are_left_out() -> None:
+    """The window is filled with events that tell something, and the gap goes to the event before among them."""
+    life = one_life([START_S, START_S + 60, START_S + 120, START_S + 180], [1, 2, 7, 3])
+    window = latest_windows(life, 3, num_items=5)
+    assert window.items.tolist() == [[1, 2, 3]]
+    assert window.valid.all()
     assert window.lengths.tolist() == [3]
-    assert (window.times[0, 1].item(), window.gaps[0, 1].item()) == (0, 0)
+    assert window.gaps[0, 2] == latest_windows(one_life([START_S, START_S + 120], [2, 3]), 2, num_items=5).gaps[0, 1]
 
 
 @pytest.mark.parametrize("lives", [[[], []], [[]], [[], [3], []]])

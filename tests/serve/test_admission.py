@@ -18,7 +18,11 @@ from recsys.types import Item, User
 from tests.serve.fake import FakeEngine
 
 SMALL = LaneConfig(workers=1, queue=1, default_timeout_s=20, max_timeout_s=20)
-LONG = Deadline(time.monotonic() + 60)
+
+
+def long() -> Deadline:
+    """A minute from now: made where it is used, for a suite may take longer than that to come here."""
+    return Deadline(time.monotonic() + 60)
 
 
 class Gate:
@@ -44,16 +48,16 @@ def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
     lane, entered = Lane(SMALL), threading.Event()
 
     def wait_for_a_turn() -> None:
-        with lane.enter(LONG):
+        with lane.enter(long()):
             entered.set()
 
-    with lane.enter(LONG):
+    with lane.enter(long()):
         with pytest.raises(DeadlineExceeded, match="waited"), lane.enter(Deadline(0.0)):
             pass
         waiter = threading.Thread(target=wait_for_a_turn)
         waiter.start()
         until(lambda: lane.inside == 2)
-        with pytest.raises(Overloaded, match="2 calls"), lane.enter(LONG):
+        with pytest.raises(Overloaded, match="2 calls"), lane.enter(long()):
             pass
         assert not entered.is_set()
     waiter.join(10)
@@ -64,7 +68,7 @@ def test_a_full_lane_refuses_and_takes_again_when_there_is_room() -> None:
 def test_a_failing_call_gives_its_slot_back() -> None:
     lane = Lane(SMALL)
     for _ in range(5):
-        with pytest.raises(ZeroDivisionError), lane.enter(LONG):
+        with pytest.raises(ZeroDivisionError), lane.enter(long()):
             raise ZeroDivisionError
     assert lane.inside == 0
 
