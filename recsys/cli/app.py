@@ -108,7 +108,7 @@ def train(
             "--from", metavar="SNAPSHOT", help="Go on from this snapshot (or `current`) with DATA's new events."
         ),
     ] = None,
-    replay: Annotated[float, typer.Option(min=0.0, help="--from: share of old events replayed.")] = 0.3,
+    replay: Annotated[float, typer.Option(min=0.0, max=0.99, help="--from: share of old events replayed.")] = 0.3,
     snapshots: Annotated[
         Path | None,
         typer.Option(
@@ -146,6 +146,16 @@ def train(
         },
     )
     if further is not None:
+        _refuse(
+            "--from",
+            {
+                "--full": full,
+                "--runs": runs,
+                "--protocol": protocol,
+                "--test-days": test_days,
+                "--validation-days": validation_days,
+            },
+        )
         train_from(
             settings,
             Output(json_to=json),
@@ -206,6 +216,7 @@ def evaluate(
         },
     )
     if cold:
+        _refuse("--cold", {"--ablate": ablate or None, "--shuffled-ties": shuffled_ties})
         judge_cold(settings, Output(json_to=json), data=data, protocol=protocol, lenient=lenient)
         return
     judge(
@@ -388,6 +399,13 @@ def config_show(config: Config = None, json: Json = None) -> None:
     output, origins = Output(json_to=json), load_settings(config).origins
     output.show(table(("key", "value", "from"), [(key, value, origin) for key, (value, origin) in origins.items()]))
     output.result({key: {"value": value, "from": origin} for key, (value, origin) in origins.items()})
+
+
+def _refuse(flag: str, others: dict[str, Any]) -> None:
+    """A flag that would be ignored is an error: whoever gave it expects something of it."""
+    for name, value in others.items():
+        if value is not None:
+            raise InvalidInput.of(name, value, f"has no effect with {flag}")
 
 
 def _settings(path: Path | None, flags: dict[str, Any] | None = None) -> Settings:

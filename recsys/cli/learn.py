@@ -156,6 +156,8 @@ def judge(
     report["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     show_quality(output, report)
     show_slices(output, report)
+    if "ablation" in report and not output.only_json:
+        show_ablation(output, report["ablation"])
     output.result(report)
 
 
@@ -233,6 +235,21 @@ def show_slices(output: Output, report: dict[str, Any]) -> None:
         f"validation: NDCG@10 {validation['ndcg@10']:.4f}, HR@10 {validation['hr@10']:.4f} "
         f"({validation['queries']:,} questions); {report['num_trees']} trees; {report['seconds']:.0f} s"
     )
+
+
+def show_ablation(output: Output, found: dict[str, Any]) -> None:
+    """What each matcher is worth to the ranker, on the stage that was asked."""
+    rows = [
+        (f"{kind} {name}", row["ndcg@10"], row["difference"]["ndcg@10"], _signed(row["difference"]["ndcg@10_interval"]))
+        for kind in ("without", "only")
+        for name, row in sorted(found[kind].items(), key=lambda pair: pair[1]["ndcg@10"])
+    ]
+    output.heading(f"What each matcher is worth ({found['stage']}; all together {found['full']['ndcg@10']:.4f})")
+    output.show(table(("ranker", "NDCG@10", "difference", "95 % interval"), rows, numbers=(1, 2, 3)))
+
+
+def _signed(interval: list[float]) -> str:
+    return f"{interval[0]:+.4f} to {interval[1]:+.4f}"
 
 
 def show_cold(output: Output, report: dict[str, Any]) -> None:

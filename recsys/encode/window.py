@@ -67,7 +67,7 @@ def windows_at(
     histories: Histories, starts: Int[np.ndarray, " B"], lengths: Int[np.ndarray, " B"], *, num_items: int
 ) -> Window:
     """Windows of `lengths` events that begin at event positions `starts` (of all histories); rows at or above
-    `num_items` are unknown to the encoder and count as padding inside the window: they are seen by nobody.
+    `num_items` are unknown to the encoder and come as zero vectors: leave them out before, as `latest_windows` does.
 
     The gap of an event is the time since the event before it in the same history, also where that lies before the
     window: it was known when the event happened.

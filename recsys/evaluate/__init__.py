@@ -6,7 +6,7 @@ Nothing is tuned on the test; candidates a flow did not propose count as missed,
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from recsys.data.dataset import Dataset
@@ -22,6 +22,7 @@ from recsys.evaluate.slices import slice_report
 from recsys.rank import Ranker, fit_ranker
 from recsys.train.fit import Progress, TrainConfig, quiet, ranker_examples, stage_flow
 from recsys.train.sequence import Sequences, fit_sequences
+from recsys.train.settle import settle
 from recsys.train.stages import Stages, global_time_stages, leave_one_out_stages
 
 
@@ -119,9 +120,20 @@ def _facts(dataset: Dataset, stages: Stages, config: EvaluateConfig) -> dict[str
         "ties": config.ties,
         "seen_items": "may be recommended again" if stages.include_seen else "excluded",
         "window": "whole history",
+        "sequence": _sequence(stages, config),
+        "ranker": asdict(config.train.ranker),
+        "stages": asdict(stage),
         "data_fingerprint": dataset.fingerprint,
         "num_users": len(dataset.histories),
         "num_items": len(dataset.catalogue),
         "num_events": dataset.histories.num_events,
         "seed": stage.seed,
     }
+
+
+def _sequence(stages: Stages, config: EvaluateConfig) -> dict[str, Any] | None:
+    """The history encoder's settings as the data's shape settled them, None without one; `window` is in events."""
+    if not config.train.sequence.enabled:
+        return None
+    settled = settle(config.train.sequence, stages.train.memory)
+    return {name: value for name, value in asdict(settled).items() if name != "runs"}

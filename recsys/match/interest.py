@@ -1,9 +1,9 @@
 """Interest: the history encoder's opinion of what comes next, and what followed when others were in a like state.
 
-`next`: softmax share of each item under cosine times the encoder's scale. `cosine`: the same before the softmax, which
-means the same for everybody. `moments`: the states of all users' past moments are keys of a collective memory; the
-nearest vote for what came next by exp(sharpness cos) (kNN-LM: Khandelwal et al. 2020, "Generalization through
-memorization"). The first two see items by id and text, so an item without a past is scored by its text.
+`next`: exp(scale (cosine - best cosine)), so 1 for the best item. `cosine`: of state and item, which means the same for
+everybody. `moments`: the states of all users' past moments are keys of a collective memory; the nearest vote for what
+came next by exp(sharpness cos) (kNN-LM: Khandelwal et al. 2020, "Generalization through memorization"). The first two
+see items by id and text, so an item without a past is scored by its text.
 
 Letters: B states, N items, D width.
 """
@@ -11,7 +11,7 @@ Letters: B states, N items, D width.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -79,10 +79,11 @@ class Interest:
     def _far(self, states: States) -> Far | None:
         if not self.sequence.remembers:
             return None
-        met = np.unique(states.histories.items)
-        codes = np.zeros((len(states.items), self.sequence.codes.width), np.float32)
-        codes[met] = self.sequence.codes.of(states.items.vectors(met))
-        return before_window(states.histories, self.sequence.shape.window, codes)
+        # Codes of what was met only: a request must not cost what the catalogue holds.
+        met, rows = np.unique(states.histories.items, return_inverse=True)
+        codes = self.sequence.codes.of(states.items.vectors(met))
+        histories = replace(states.histories, items=rows.astype(np.int32))
+        return before_window(histories, self.sequence.shape.window, codes)
 
     def _moments(
         self, here: Float32[np.ndarray, "B D"], some: Bool[np.ndarray, "B 1"], num_items: int

@@ -1,7 +1,9 @@
 """What the history encoder is given of the far past: the slots of a user's life before its window.
 
-The encoder attends exactly to its window and over these entries beyond it, so a request costs the same after a thousand
-events and after a hundred thousand. Slots are written once, in item codes that training does not move.
+The encoder attends exactly to its window and over these entries beyond it, so its attention costs the same after a
+thousand events and after a hundred thousand. They are in item codes that training does not move. The slots of a request
+are written anew from what lies before its window, at some 40 us an event; that is one reason why `sequence.memory` is
+off by default.
 
 Letters: B users, M entries, D dimensions of codes.
 """

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,16 +24,17 @@ from recsys.encode.codes import ItemCodes
 from recsys.encode.history import HistoryEncoder
 from recsys.encode.items import ItemTable
 from recsys.encode.sequence import SequenceEncoder
+from recsys.errors import InvalidInput
 from recsys.flow import allowed_mask
 from recsys.memory.lookback import before_window, snapshots_of
 from recsys.metrics import ranking_metrics
 from recsys.train.encoder import Corpus, EncoderTraining, Probe, TrainingState, begin, train
 from recsys.train.examples import Queries
 from recsys.train.objectives import self_supervised
-from recsys.train.runs import RunFolder, keep, make_trackers
+from recsys.train.runs import RunFolder, keep, make_trackers, require_plots
 from recsys.train.settle import SequenceConfig, encoder_config
 
-VERSION = 1
+VERSION = 2
 """Of what a training does: kept runs of another version are not taken up."""
 
 Progress = Callable[[str, int, int], None]
@@ -96,14 +100,10 @@ class Run:
     def finish(self, encoder: HistoryEncoder) -> HistoryEncoder:
         """Keep the trained encoder and its figures beside its checkpoint."""
         if self.folder is not None:
+            _keep_encoder(encoder, self.folder.path)
             best = {"best": self.state.best} if math.isfinite(self.state.best) else {}
             seconds = time.perf_counter() - self.began_s
             self.folder.finish(self.state, {"epochs": float(self.state.epoch), "seconds": seconds, **best})
-            done = self.folder.path / "encoder"
-            aside = self.folder.path / "encoder.new"
-            aside.mkdir(exist_ok=True)
-            encoder.save(aside)
-            aside.rename(done)
         return encoder
 
 
@@ -118,9 +118,10 @@ def kept_run(task: Task, encoder: HistoryEncoder, on_epoch: Callable[[int], None
     if config.runs is None:
         yield Run(begin(encoder, training), tell)
         return
+    require_plots()  # before hours of training, not after
     folder = RunFolder(config.runs / _key(task, encoder))
     if (folder.path / "encoder").is_dir():
-        yield Run(begin(encoder, training), tell, folder, HistoryEncoder.load(folder.path / "encoder"))
+        yield Run(begin(encoder, training), tell, folder, _kept_encoder(folder.path / "encoder"))
         return
     folder.begin(encoder, training, events=task.memory.num_events)
     state = folder.restore(encoder, training) or begin(encoder, training)
@@ -138,11 +139,44 @@ def kept_run(task: Task, encoder: HistoryEncoder, on_epoch: Callable[[int], None
             tracker.close()
 
 
+def _keep_encoder(encoder: HistoryEncoder, folder: Path) -> None:
+    """Whole or not at all, with the checksums of its files; where an equal training was faster, its encoder stays."""
+    aside = folder / f"encoder.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    encoder.save(aside)
+    (aside / "SHA256.json").write_text(json.dumps(_checksums(aside)))
+    try:
+        aside.rename(folder / "encoder")
+    except OSError:
+        if not (folder / "encoder").is_dir():
+            raise
+        shutil.rmtree(aside)
+
+
+def _kept_encoder(folder: Path) -> HistoryEncoder:
+    """Raises InvalidInput where a file is not what was written."""
+    told = folder / "SHA256.json"
+    if not told.exists() or json.loads(told.read_text()) != _checksums(folder):
+        raise InvalidInput.of("sequence.runs", str(folder), "is damaged: remove it, its checkpoint makes it anew")
+    return HistoryEncoder.load(folder)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.name.startswith("encoder."))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
 def _key(task: Task, encoder: HistoryEncoder) -> str:
     """Equal for equal trainings: of the data, the settings, and the weights that it begins with."""
-    told = hashlib.sha256(repr((encoder.config, task.training, task.config.self_supervision, VERSION)).encode())
-    memory = task.memory
-    for part in (memory.indptr, memory.items, memory.types, memory.values, memory.times, task.codes.directions):
+    memory, queries = task.memory, task.queries
+    settings = (encoder.config, task.training, task.config.self_supervision, task.include_seen, VERSION)
+    told = hashlib.sha256(repr((settings, memory.event_types, memory.clock)).encode())
+    parts = [memory.indptr, memory.items, memory.types, memory.values, memory.times, memory.baskets]
+    parts += [task.codes.mean, task.codes.directions, task.items.base]
+    if queries is not None:
+        parts += [queries.targets, queries.indptr, queries.states.histories.indptr, queries.states.histories.items]
+    for part in parts:
         told.update(np.ascontiguousarray(part).tobytes())
     for weights in encoder.state_dict().values():
         told.update(weights.detach().cpu().numpy().tobytes())

@@ -106,6 +106,11 @@ def plot(
             figure.savefig(folder / f"{name}.png", dpi=120)
 
 
+def require_plots(library: Callable[[str], Any] = importlib.import_module) -> None:
+    """Raises MissingExtra where plots could not be drawn at the end of a training."""
+    _load("matplotlib.figure", "train", library)
+
+
 class Tracker(Protocol):
     """Where figures are sent while a training goes on."""
 

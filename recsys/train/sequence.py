@@ -1,7 +1,8 @@
 """A history encoder for each stage: trained on the train stage's memory, then taught what later memories know more.
 
-The train stage's encoder has seen nothing that the ranker is asked; validation and test get the same encoder after a
-few more epochs on their own, longer memory, as a model in service is brought up to date. What is best for a data set
+The train stage's encoder has learnt from nothing that the ranker is asked (a sample of these questions only says which
+of its epochs was best); validation and test get the same encoder after a few more epochs on their own, longer memory,
+as a model in service is brought up to date. What is best for a data set
 follows from its shape (`train/settle.py`), and was chosen on validation.
 """
 
@@ -66,7 +67,8 @@ def fit_sequence(
     progress: Progress,
     seed: int = 0,
 ) -> SequenceEncoder:
-    """Train from scratch on `memory`; of all epochs the one that answers `queries` best. Members differ by seed."""
+    """Train from scratch on `memory`; of the epochs that are probed the one that answers
+    `queries` best. Members differ by seed."""
     settled = settle(config, memory)
     codes = ItemCodes.fit(items.base, settled.codes)
     probed = _some(queries, settled.probe_queries, seed)

@@ -12,6 +12,7 @@ from recsys.data.histories import Histories
 from recsys.encode.codes import ItemCodes
 from recsys.encode.history import HistoryEncoderConfig
 from recsys.encode.items import ItemTable
+from recsys.encode.mixers import MIXERS
 from recsys.errors import InvalidInput
 from recsys.train.encoder import EncoderTraining
 from recsys.train.objectives import SelfSupervision
@@ -19,14 +20,18 @@ from recsys.train.objectives import SelfSupervision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceConfig:
-    """Whether and how a history encoder is trained. None: settled by the shape of the data (`settle`).
+    """Whether (`enabled`) and how a history encoder is trained. None: settled by the shape of the data (`settle`): long
+    where the median history has at least 30 events, else short.
 
-    `members`: trainings that differ by seed, whose mean is taken. `memory`: whether it reads the far past, beyond its
-    window, from slots. `codes`: dimensions of the texts' main directions that it reads. `negatives`: items an event is
-    told from, 0 for all. `refit_epochs`: on the memory of a later stage, at `refit_rate` of the learning rate; short
-    histories gain by it, long ones do not. `type_weights`: such as "view=0.2", of the loss of events of a type.
-    `contrastive`, `masked`: weights of losses that a history gives of itself. `trackers`: "tensorboard", "wandb",
-    "mlflow". `runs`: a folder for checkpoints, curves and finished encoders; an equal training is taken up there.
+    `members`: trainings that differ by seed, whose mean is taken. `mixer`: how events see each other (`MIXERS`).
+    `memory`: whether it reads the far past, beyond its `window` of events, from slots. `width`: dimensions inside and
+    of a state. `codes`: dimensions of the texts' main directions that it reads. `epochs`, `tokens` (events a batch),
+    `dropout`, `learning_rate`: of the training. `negatives`: items an event is told from, 0 for all. `probe_queries`:
+    questions by which epochs are judged. `refit_epochs`: on the memory of a later stage, at `refit_rate` of the
+    learning rate; short histories gain by it, long ones do not. `type_weights`: such as "view=0.2,cart=2", of the loss
+    of telling an event of a type. `contrastive`, `masked`: weights of losses that a history gives of itself.
+    `trackers`: "tensorboard", "wandb", "mlflow", where there are `runs`: a folder for checkpoints, curves and finished
+    encoders, in which an equal training is taken up. `device`: "cpu" or "cuda".
     """
 
     enabled: bool = False
@@ -44,17 +49,50 @@ class SequenceConfig:
     refit_epochs: int | None = None
     refit_rate: float = 0.15
     probe_queries: int = 2_000
-    type_weights: tuple[str, ...] = ()
+    type_weights: tuple[str, ...] | str = ()
     contrastive: float = 0.0
     masked: float = 0.0
-    trackers: tuple[str, ...] = ()
+    trackers: tuple[str, ...] | str = ()
     device: str = "cpu"
     runs: Path | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("type_weights", "trackers"):  # from the environment they come as one text, "a,b"
+            given = getattr(self, name)
+            if isinstance(given, str):
+                object.__setattr__(self, name, tuple(part.strip() for part in given.split(",") if part.strip()))
+        if self.mixer not in MIXERS:
+            raise InvalidInput.of("sequence.mixer", self.mixer, f"must be one of {', '.join(sorted(MIXERS))}")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise InvalidInput.of(f"sequence.{name}", value, f"must be at least {least}")
+        if self.width % 16:
+            raise InvalidInput.of("sequence.width", self.width, "must be a multiple of 16: heads and groups share it")
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
+            raise InvalidInput.of("sequence.dropout", self.dropout, "must be at least 0 and below 1")
 
     @property
     def self_supervision(self) -> SelfSupervision:
         """The losses beside the next item's; of contrastive views, dropout ones suit short histories."""
         return SelfSupervision(contrastive=self.contrastive, masked=self.masked, views="dropout")
+
+
+_LEAST: dict[str, float] = {
+    "members": 1,
+    "window": 1,
+    "width": 16,
+    "codes": 1,
+    "epochs": 1,
+    "tokens": 1,
+    "negatives": 0,
+    "learning_rate": 0.0,
+    "refit_epochs": 0,
+    "refit_rate": 0.0,
+    "probe_queries": 1,
+    "contrastive": 0.0,
+    "masked": 0.0,
+}
 
 
 def settle(config: SequenceConfig, memory: Histories) -> SequenceConfig:
@@ -104,9 +142,12 @@ def training_of(config: SequenceConfig) -> EncoderTraining:
 def _weight(given: str) -> tuple[str, float]:
     name, _, number = given.rpartition("=")
     try:
-        return name, float(number)
+        weight = float(number)
     except ValueError as error:
         raise InvalidInput.of("sequence.type_weights", given, "must be NAME=NUMBER") from error
+    if not name or not 0.0 <= weight < float("inf"):
+        raise InvalidInput.of("sequence.type_weights", given, "must be NAME=NUMBER, the number at least 0")
+    return name, weight
 
 
 def encoder_config(

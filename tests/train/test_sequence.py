@@ -113,6 +113,38 @@ def test_an_equal_training_is_taken_up_and_another_is_not(stages: Stages, tmp_pa
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_a_kept_encoder_that_was_damaged_is_refused(stages: Stages, tmp_path: Path) -> None:
+    kept = replace(CONFIG, runs=tmp_path)
+    fitted(stages, kept)
+    (weights_file,) = tmp_path.glob("*/encoder/encoder.safetensors")
+    told = bytearray(weights_file.read_bytes())
+    told[-3] ^= 4
+    weights_file.write_bytes(told)
+    with pytest.raises(InvalidInput, match="damaged"):
+        fitted(stages, kept)
+
+
+def test_other_questions_are_another_training(stages: Stages, tmp_path: Path) -> None:
+    kept = replace(CONFIG, runs=tmp_path)
+    fitted(stages, kept)
+    fitted(stages, replace(kept, probe_queries=10))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("members", 0), ("width", 63), ("mixer", "foo"), ("dropout", 1.5), ("epochs", 0), ("window", 0)]
+)
+def test_a_setting_that_cannot_be_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=f"sequence.{name}"):
+        replace(SequenceConfig(), **{name: value})
+
+
+def test_lists_may_come_as_one_text() -> None:
+    config = SequenceConfig(type_weights="view=0.2, cart=2", trackers="tensorboard")
+    assert config.type_weights == ("view=0.2", "cart=2")
+    assert config.trackers == ("tensorboard",)
+
+
 def test_shape_decides_what_is_not_given() -> None:
     rng = np.random.default_rng(0)
     long = histories_of([rng.integers(0, 40, 60).tolist() for _ in range(5)])
