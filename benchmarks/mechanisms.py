@@ -2,11 +2,13 @@
 
     python -m benchmarks.mechanisms --data DIR [--protocol loo|gts] [--epochs N] [--only NAME] [--quick] [--json FILE]
 
-Every row is one training with the same seed, epochs, width, blocks and loss: attention over the last 50 events, the
-same with slots for what lies before, attention over everything (up to 2,048 events), and each mixer over the last 200.
+Every row is one training with the same seed, width, blocks, loss and number of events told: attention over the last 50
+events, the same with slots or spans for what lies before, attention over everything (up to 2,048 events), and each
+mixer over the last 200. `--epochs` is of attention over everything; an encoder of a shorter window sees fewer events of
+a long life in an epoch and has as many epochs more.
 Reported are NDCG@10 over all items of the encoder alone on validation and test, also for the tenth of users with the
-longest histories, with the paired difference to attention over everything there, and CPU seconds. Few epochs at equal
-number compare mechanisms, they do not finish them: `recsys evaluate --full` does.
+longest histories, with the paired difference to attention over everything there, and CPU seconds. Few epochs
+compare mechanisms, they do not finish them: `recsys evaluate --full` does.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from recsys.encode.text import TextEncoder
 from recsys.evaluate import EvaluateConfig, split
 from recsys.evaluate.build import encode_items
 from recsys.flow import allowed_mask, batches
-from recsys.memory.lookback import before_window
+from recsys.memory.lookback import past_of
 from recsys.metrics import bootstrap_interval, paired_interval, ranking_metrics
 from recsys.train.fit import Progress
 from recsys.train.sequence import fit_sequence
@@ -43,9 +45,11 @@ from recsys.train.stages import Stage, Stages
 NEAR, MIDDLE, EVERYTHING = 50, 200, 2_048
 SHAPES: dict[str, dict[str, Any]] = {
     f"attention, last {NEAR}": {"window": NEAR},
-    f"attention, last {NEAR}, and slots": {"window": NEAR, "memory": True},
+    f"attention, last {NEAR}, and slots": {"window": NEAR, "memory": "slots"},
+    f"attention, last {NEAR}, and spans": {"window": NEAR, "memory": "spans"},
     "attention, everything": {"window": EVERYTHING, "tokens": 8_192},
     **{f"{name}, last {MIDDLE}": {"window": MIDDLE, "mixer": name} for name in MIXERS},
+    f"attention, last {MIDDLE}, and spans": {"window": MIDDLE, "memory": "spans"},
 }
 FULL = "attention, everything"
 
@@ -68,6 +72,7 @@ def main() -> None:
 
 
 def _measured(shape: dict[str, Any], stages: Stages, items: ItemTable, epochs: int, report: Progress) -> dict[str, Any]:
+    epochs = equal_epochs(stages.train.memory.lengths, shape["window"], epochs)
     config = replace(SequenceConfig(enabled=True, members=1, epochs=epochs, refit_epochs=0), **shape)
     began_s = time.process_time()
     sequence = fit_sequence(
@@ -80,18 +85,28 @@ def _measured(shape: dict[str, Any], stages: Stages, items: ItemTable, epochs: i
     )
     cpu_s = time.process_time() - began_s
     named = {"validation": stages.validation, "test": stages.test}
-    return {"cpu_s": cpu_s, **{name: _asked(sequence, stage, stages.include_seen) for name, stage in named.items()}}
+    return {
+        "cpu_s": cpu_s,
+        "epochs": epochs,
+        **{name: _asked(sequence, stage, stages.include_seen) for name, stage in named.items()},
+    }
+
+
+def equal_epochs(lengths: np.ndarray, window: int, epochs: int) -> int:
+    """Epochs in which windows of `window` events tell as many events as `epochs` do of windows over everything."""
+    told = np.minimum(lengths, EVERYTHING).sum() / max(int(np.minimum(lengths, window).sum()), 1)
+    return max(round(epochs * float(told)), 1)
 
 
 def _asked(sequence: SequenceEncoder, stage: Stage, include_seen: bool) -> np.ndarray:
     """NDCG@10 of each query over all items."""
     queries, items = stage.queries, stage.queries.states.items
-    table, codes = sequence.items(items.base), sequence.codes.of(items.base)
+    table = sequence.items(items.base)
     counts, parts = np.diff(queries.indptr), []
     everything = np.arange(len(items), dtype=np.int32)
     for rows, states in batches(queries.states, 64):
         allowed = allowed_mask(states, include_seen=include_seen)
-        far = before_window(states.histories, sequence.shape.window, codes) if sequence.remembers else None
+        far = past_of(sequence, states.histories, states.items)
         cosine = sequence.present(states.histories, table, far) @ table.unit.T
         hits = queries.hits(rows, np.broadcast_to(everything, cosine.shape)) & allowed
         parts.append(ranking_metrics(np.where(allowed, cosine, -np.inf), hits, counts[rows], (10,))["ndcg@10"])
@@ -101,7 +116,7 @@ def _asked(sequence: SequenceEncoder, stage: Stage, include_seen: bool) -> np.nd
 def _rows(found: dict[str, dict[str, Any]], stages: Stages) -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
     for name, measured in found.items():
-        out[name] = {"cpu_s": measured["cpu_s"]}
+        out[name] = {"cpu_s": measured["cpu_s"], "epochs": measured["epochs"]}
         for part, stage in (("validation", stages.validation), ("test", stages.test)):
             lengths, values = stage.queries.states.histories.lengths, measured[part]
             longest = lengths >= np.quantile(lengths, 0.9)

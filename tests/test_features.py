@@ -20,8 +20,9 @@ def states() -> States:
     return States(histories=histories, now=np.array([3 * DAY_S, 5.0]), items=ITEMS)
 
 
-def columns(candidates: np.ndarray, scores: np.ndarray, num_fitted: int = 6) -> dict[str, np.ndarray]:
-    features = build_features(SIGNALS, states(), candidates.astype(np.int32), scores.astype(np.float32), num_fitted)
+def columns(candidates: np.ndarray, scores: np.ndarray, met: tuple[bool, ...] = (True,) * 6) -> dict[str, np.ndarray]:
+    candidates, scores = candidates.astype(np.int32), scores.astype(np.float32)
+    features = build_features(SIGNALS, states(), candidates, scores, np.array(met, bool))
     assert features.dtype == np.float32
     return {name: features[..., place] for place, name in enumerate(feature_names(SIGNALS))}
 
@@ -63,7 +64,7 @@ def test_shares_places_and_context_by_hand() -> None:
     scores = np.zeros((2, 3, 3))
     scores[0] = [[4, -0.5, 0], [1, 0.5, 0], [0, 0.5, 2]]
     scores[1, 0] = [3, 0.25, 0]
-    found = columns(candidates, scores, num_fitted=4)
+    found = columns(candidates, scores, met=(True, True, False, True))
     assert found["near_norm"][0].tolist() == [1, 0.25, 0]
     assert found["like"][0].tolist() == [-0.5, 0.5, 0.5]
     assert found["far_norm"][0].tolist() == [0, 0, 1]
@@ -73,6 +74,7 @@ def test_shares_places_and_context_by_hand() -> None:
     assert found["like_rank"][0].tolist() == [2, 0, 0]
     assert found["context_found_by"][0].tolist() == [1, 1, 1]
     assert found["context_cold"][0].tolist() == [0, 0, 1]
+    assert found["context_cold"][1, 0] == 1
     np.testing.assert_allclose(found["context_length"][:, 0], [np.log(4), 0], rtol=1e-6)
     np.testing.assert_allclose(found["context_gap"][:, 0], [np.log1p(DAY_S), 0], rtol=1e-6)
     np.testing.assert_allclose(found["context_variety"][:, 0], [2 / 3, 0], rtol=1e-6)
@@ -80,7 +82,9 @@ def test_shares_places_and_context_by_hand() -> None:
 
 def test_an_empty_history_at_no_time_has_a_context() -> None:
     nowhere = States(histories=histories_of([[]]), now=np.array([-np.inf]), items=ITEMS)
-    features = build_features(SIGNALS, nowhere, np.array([[1]], np.int32), np.ones((1, 1, 3), np.float32), 6)
+    features = build_features(
+        SIGNALS, nowhere, np.array([[1]], np.int32), np.ones((1, 1, 3), np.float32), np.ones(6, bool)
+    )
     assert np.isfinite(features).all()
 
 
@@ -89,14 +93,16 @@ def test_padding_and_the_order_of_candidates_change_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
     candidates = np.stack([rng.permutation(6), rng.permutation(6)]).astype(np.int32)
     scores = rng.integers(-2, 5, (2, 6, 3)).astype(np.float32)
-    plain = build_features(SIGNALS, states(), candidates, scores, 5)
+    plain = build_features(SIGNALS, states(), candidates, scores, np.ones(5, bool))
     order = rng.permutation(9)
     padded = np.pad(candidates, ((0, 0), (0, 3)), constant_values=-1)[:, order]
     wide = np.pad(scores, ((0, 0), (0, 3), (0, 0)))[:, order]
-    found = build_features(SIGNALS, states(), padded, wide, 5)
+    found = build_features(SIGNALS, states(), padded, wide, np.ones(5, bool))
     np.testing.assert_array_equal(found[:, np.argsort(order)][:, :6], plain)
 
 
 def test_no_candidates_are_no_error() -> None:
-    empty = build_features(SIGNALS, states(), np.zeros((2, 0), np.int32), np.zeros((2, 0, 3), np.float32), 6)
+    empty = build_features(
+        SIGNALS, states(), np.zeros((2, 0), np.int32), np.zeros((2, 0, 3), np.float32), np.ones(6, bool)
+    )
     assert empty.shape == (2, 0, len(feature_names(SIGNALS)))

@@ -137,13 +137,17 @@ def corpus_of(dataset: Dataset) -> Corpus:
     return Corpus(histories=dataset.histories, items=items, sequence=sequence_of(items))
 
 
-def sequence_of(items: ItemTable, *, window: int = 8, remembers: bool = False) -> SequenceEncoder:
+def sequence_of(items: ItemTable, *, window: int = 8, memory: str = "") -> SequenceEncoder:
     """A history encoder that nobody trained; its item rows hang on the items' ids, not on their places."""
     torch.manual_seed(0)
     codes = ItemCodes.fit(items.base, 16)
-    memory = codes.width if remembers else 0
     config = HistoryEncoderConfig(
-        num_items=len(items.base), text_width=codes.width, memory=memory, window=window, width=16
+        num_items=len(items.base),
+        text_width=codes.width,
+        memory=memory,
+        memory_width=codes.width if memory == "slots" else 0,
+        window=window,
+        width=16,
     )
     encoder = HistoryEncoder(config).eval()
     words = WordEncoder(config.width)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int16, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int16, Int32, Int64
 from scipy import sparse
 
 Clock = Literal["timestamp", "relative", "position"]
@@ -79,6 +79,12 @@ class Histories:
         """Events of all types but `names`."""
         out = [code for code, name in enumerate(self.event_types) if name in names]
         return self.keep(~np.isin(self.types, out)) if out else self
+
+    def met(self, num_items: int) -> Bool[np.ndarray, " N"]:
+        """Which of `num_items` items anybody did anything with; rows beyond are left out."""
+        out = np.zeros(num_items, bool)
+        out[self.items[self.items < num_items]] = True
+        return out
 
     def drop_last(self, k: int) -> Histories:
         """Each user's history without its last `k` events."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Literal
 
 import numpy as np
@@ -15,10 +16,11 @@ from recsys.errors import InvalidInput
 class IdMap:
     """String ids <-> rows 0..N-1, in the order given; a row never changes its id. Immutable.
 
-    `extended` shares the base map and copies only what was added since it was made.
+    `extended` shares the base map and copies only what was added since it was made. `without` hides ids: nobody finds
+    them by name, and their rows stay.
     """
 
-    __slots__ = ("_added", "_base", "_ids", "_name")
+    __slots__ = ("_added", "_base", "_hidden", "_ids", "_name")
 
     def __init__(self, ids: Iterable[str] = (), *, name: str = "id") -> None:
         """`name` is what errors call an id, e.g. `item_id`. Raises InvalidInput where an id comes twice."""
@@ -27,6 +29,7 @@ class IdMap:
         self._ids: Overlay[str] = Overlay(rows)
         self._base: Mapping[str, int] = {id_: row for row, id_ in enumerate(rows)}
         self._added: Mapping[str, int] = {}
+        self._hidden: frozenset[str] = frozenset()
         if len(self._base) != len(rows):
             raise InvalidInput.of(name, _first_repeat(rows), "comes more than once")
 
@@ -50,7 +53,7 @@ class IdMap:
     def get(self, id_: str) -> int | None:
         """The row of `id_`, None where it is unknown."""
         row = self._base.get(id_)
-        return self._added.get(id_) if row is None else row
+        return self._added.get(id_) if row is None or id_ in self._hidden else row
 
     def row(self, id_: str) -> int:
         """The row of `id_`; raises InvalidInput naming an unknown one."""
@@ -61,8 +64,10 @@ class IdMap:
 
     def rows(self, ids: Sequence[str], unknown: Literal["raise", -1] = "raise") -> Int32[np.ndarray, " n"]:
         """The rows of `ids`; an unknown one raises InvalidInput naming it, or becomes -1."""
-        base, added = self._base, self._added
-        found = (base.get(id_, -1) for id_ in ids)
+        base, added, hidden = self._base, self._added, self._hidden
+        found: Iterator[int] = map(base.get, ids, repeat(-1))
+        if hidden:
+            found = (-1 if id_ in hidden else row for id_, row in zip(ids, found, strict=True))
         if added:
             found = (added.get(id_, -1) if row < 0 else row for id_, row in zip(ids, found, strict=True))
         rows = np.fromiter(found, np.int32, count=len(ids))
@@ -77,9 +82,18 @@ class IdMap:
         if not fresh:
             return self
         out = object.__new__(IdMap)
-        out._name, out._base = self._name, self._base
+        out._name, out._base, out._hidden = self._name, self._base, self._hidden
         out._ids = self._ids.changed(added=fresh)
         out._added = {**self._added, **{id_: len(self) + i for i, id_ in enumerate(fresh)}}
+        return out
+
+    def without(self, ids: Iterable[str]) -> IdMap:
+        """The same rows, where `ids` are unknown; `extended` gives such an id a new row. Costs the number hidden."""
+        out = object.__new__(IdMap)
+        out._name, out._base, out._ids = self._name, self._base, self._ids
+        gone = frozenset(ids)
+        out._hidden = self._hidden | gone
+        out._added = {id_: row for id_, row in self._added.items() if id_ not in gone}
         return out
 
 

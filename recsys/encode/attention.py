@@ -66,9 +66,10 @@ class MemoryAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
-    def forward(self, x: Float[Tensor, "B T D"], far: Far) -> Float[Tensor, "B T D"]:
+    def forward(self, x: Float[Tensor, "B T D"], far: Far, named: Float[Tensor, "B M D"]) -> Float[Tensor, "B T D"]:
+        """`named`: what the items of each entry are to the encoder."""
         facts = torch.stack([torch.log1p(far.weights), torch.log1p(far.ages.clamp(min=0)) / 4.0], dim=-1)
-        entries = self.entry_norm(self.entry(torch.cat([far.vectors, facts], dim=-1).to(x.dtype)))
+        entries = self.entry_norm(self.entry(torch.cat([far.vectors, facts], dim=-1).to(x.dtype)) + named)
         # Behind the norm: in front of it a vector of zeros would have gradients some hundred times too large.
         entries = torch.cat([self.nothing.expand(len(x), -1, -1), entries], dim=1)
         k, v = self.keep(entries).chunk(2, dim=-1)

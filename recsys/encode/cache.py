@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from recsys.watch import asked
+
 _log = logging.getLogger(__name__)
 
 _SCHEMA = """
@@ -53,6 +55,7 @@ class VectorCache:
                     found.update(self._read(keys[start : start + _KEYS_PER_QUERY]))
             except sqlite3.DatabaseError as error:
                 self._give_up(error)
+        asked("vectors", hits=len(found), misses=len(keys) - len(found))
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Float32[np.ndarray, "N D"]) -> None:

@@ -42,7 +42,8 @@ class HistoryEncoderConfig:
     """Two blocks of width 64 reach the published best on ML-1M in half an hour of one core; wider ones train slower and
     were no better in that time.
 
-    `mixer`: how events see each other. `memory`: dimensions of far-memory codes, 0 for an encoder without. `by_id`:
+    `mixer`: how events see each other. `memory`: what it is given of the far past ("slots", "spans"), "" for nothing;
+    `memory_width`: dimensions of the codes that its entries are written in, 0 where they name items. `by_id`:
     share of items' id rows kept in training, the rest are told by text alone. `times`, `values`: whether gaps and
     values are seen.
     """
@@ -50,7 +51,8 @@ class HistoryEncoderConfig:
     num_items: int
     num_types: int = 1
     text_width: int = 0
-    memory: int = 0
+    memory: str = ""
+    memory_width: int = 0
     mixer: str = "attention"
     window: int = 128
     width: int = 64
@@ -128,7 +130,7 @@ class HistoryEncoder(nn.Module):
         self.value = _table(VALUE_BUCKETS, D) if config.values else None
         self.gap = _table(GAP_BUCKETS, D) if config.times else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
-        self.far = MemoryAttention(D, config.heads, config.memory) if config.memory else None
+        self.far = MemoryAttention(D, config.heads, config.memory_width) if config.memory else None
         self.norm = nn.LayerNorm(D)
         self.dropout = nn.Dropout(config.dropout)
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -145,7 +147,7 @@ class HistoryEncoder(nn.Module):
         for depth, block in enumerate(self.blocks):
             x = block(x, window)
             if depth == 0 and self.far is not None and far is not None:
-                x = x + self.dropout(self.far(x, far))
+                x = x + self.dropout(self.far(x, far, self._named(far, items)))
         return F.normalize(self.norm(x), dim=-1)
 
     def last(self, window: Window, items: Float[Tensor, "N D"], far: Far | None = None) -> Float[Tensor, "B D"]:
@@ -166,6 +168,12 @@ class HistoryEncoder(nn.Module):
         if self.gap is not None:
             x = x + self.gap(window.gaps)
         return torch.where(window.valid[..., None], x, 0.0) * math.sqrt(self.config.width)
+
+    def _named(self, far: Far, items: Float[Tensor, "N D"]) -> Float[Tensor, "B M D"]:
+        """The mean of the items that an entry names; zero where it names none."""
+        known = (far.items >= 0) & (far.items < len(items))
+        found = F.embedding(torch.where(known, far.items, 0), items) * known[..., None]
+        return found.sum(dim=2) / known.sum(dim=2).clamp(min=1)[..., None] * math.sqrt(self.config.width)
 
     def save(self, folder: Path) -> None:
         """Config and weights, as encoder.json and encoder.safetensors."""

@@ -9,6 +9,7 @@ Letters: B users, N items, n new items, E events, D width of all members togethe
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch.nn import functional as F
 
 from recsys.data.histories import Histories
@@ -65,12 +66,12 @@ class SequenceEncoder:
     @property
     def remembers(self) -> bool:
         """Whether it wants a read of the far past beside the window."""
-        return self.shape.memory > 0
+        return bool(self.shape.memory)
 
     @property
     def every(self) -> int:
         """Far memories of past moments are looked at every so many events."""
-        return min(ALIGNED, max(self.shape.window // 2, 1)) if self.remembers else 1
+        return ALIGNED if self.shape.memory == "slots" else 1
 
     @property
     def step(self) -> int:
@@ -97,6 +98,13 @@ class SequenceEncoder:
         late = torch.from_numpy(self.codes.of(items.tail))
         pairs = zip(self.members, table.members, strict=True)
         return Table.of([torch.cat([known, each.items.of_texts(late)]) for each, known in pairs])
+
+    def without_ids(self, rows: Bool[np.ndarray, " N"]) -> Self:
+        """The same encoder in a world in which nobody has met the items of `rows`: they are told by their texts."""
+        members = tuple(copy.deepcopy(each) for each in self.members)
+        for member in members:
+            member.items.id.weight.data[torch.from_numpy(rows[: self.shape.num_items])] = 0.0
+        return type(self)(members, self.codes)
 
     @torch.no_grad()
     def present(self, histories: Histories, table: Table, far: Far | None = None) -> Float32[np.ndarray, "B D"]:

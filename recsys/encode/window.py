@@ -4,7 +4,8 @@ Everything is an id of a small table: items by row, event types by code, values 
 that ratings, quantities, seconds and years share one form. Padding stands on the right: position 0 is a window's first
 event, and a causal layer never looks at padding.
 
-Letters: B users, T events of a window, M entries of a far memory, C dimensions of the codes they are written in.
+Letters: B users, T events of a window, M entries of a far memory, C dimensions of the codes they are written in,
+n events that an entry names.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """What a read of far memories brought back: `vectors` in the codes they were written in, zero where there is none;
-    `weights` events behind each entry (0: no entry); `ages` events since it was last touched."""
+    """What a read of far memories brought back. An entry is a vector in the codes it was written in (`vectors`; C = 0
+    where memories hold none), or stands for the items of up to n events (`items`, -1: none; n = 0 where memories hold
+    none). `weights`: events behind each entry (0: no entry); `ages`: events since it was last touched."""
 
     vectors: Float[Tensor, "B M C"]
     weights: Float[Tensor, "B M"]
     ages: Float[Tensor, "B M"]
+    items: Int[Tensor, "B M n"]
 
     def to(self, device: str | torch.device) -> Far:
         """The same on another device."""

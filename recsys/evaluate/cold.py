@@ -38,6 +38,7 @@ from recsys.metrics import Metrics, ideal_gain, ranking_metrics
 from recsys.rank import Ranker
 from recsys.train.examples import BATCH, Queries
 from recsys.train.fit import Progress, quiet, stage_flow, train_ranker
+from recsys.train.hidden import hide, without
 from recsys.train.sequence import fit_sequences
 from recsys.train.stages import Stage, Stages
 
@@ -103,17 +104,6 @@ def cold_items(
     return report
 
 
-def hide(histories: Histories, num_items: int, share: float, seed: int) -> Bool[np.ndarray, " N"]:
-    """A share of the items that events mention, at least one, drawn by seed."""
-    if not 0.0 < share < 1.0:
-        raise InvalidInput.of("share", share, "must lie between 0 and 1")
-    met = np.unique(histories.items)
-    picked = np.random.default_rng(seed).choice(met, max(1, round(share * len(met))), replace=False)
-    hidden = np.zeros(num_items, bool)
-    hidden[picked] = True
-    return hidden
-
-
 def without_items(stages: Stages, hidden: Bool[np.ndarray, " N"]) -> Stages:
     """The same stages in a world in which nobody ever met the hidden items. Equal memories stay one."""
     known: list[tuple[Histories, Histories]] = []
@@ -122,7 +112,7 @@ def without_items(stages: Stages, hidden: Bool[np.ndarray, " N"]) -> Stages:
         for given, kept in known:
             if given is histories:
                 return kept
-        known.append((histories, histories.keep(~hidden[histories.items])))
+        known.append((histories, without(histories, hidden)))
         return known[-1][1]
 
     def stage(whole: Stage) -> Stage:
@@ -138,7 +128,7 @@ def without_items(stages: Stages, hidden: Bool[np.ndarray, " N"]) -> Stages:
 
 def cold_questions(stages: Stages, hidden: Bool[np.ndarray, " N"], share: float) -> ColdQuestions:
     """The test questions that ask for hidden items, for these only. Raises InvalidInput where there is none."""
-    rows, stage = _asking(stages.test, lambda histories: histories.keep(~hidden[histories.items]), hidden)
+    rows, stage = _asking(stages.test, lambda histories: without(histories, hidden), hidden)
     if len(rows) == 0:
         raise InvalidInput.of("share", share, "no test question asks for an item that it hides")
     lives = stages.test.queries.states.histories.take(rows)
@@ -174,7 +164,7 @@ def ask_cold(
 ) -> dict[str, Any]:
     """{"all_items", "among_hidden"}: the figures of the engine, popularity, text and chance."""
     queries = cold.stage.queries
-    text = Flow((Text.fit(Corpus(histories=cold.stage.memory, items=items)),), flow.num_fitted)
+    text = Flow((Text.fit(Corpus(histories=cold.stage.memory, items=items)),), flow.met)
     counts = np.bincount(cold.stage.memory.items, minlength=len(items)).astype(np.float64)
     parts: dict[str, dict[str, list[Metrics]]] = {"all_items": {}, "among_hidden": {}}
     for rows, states in batches(queries.states, BATCH):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from recsys.data.dataset import Dataset
 from recsys.data.histories import Histories
@@ -18,7 +16,8 @@ from recsys.match.popularity import Popularity
 from recsys.match.suite import MATCHERS, fit_matchers
 from recsys.model import Model, ModelSettings
 from recsys.rank import Examples, Ranker, RankerConfig, fit_ranker
-from recsys.train.examples import Queries, build_examples
+from recsys.train.examples import build_examples, concat
+from recsys.train.hidden import asking_for, hide
 from recsys.train.sequence import NO_SEQUENCES, Sequences, refit_sequence
 from recsys.train.settle import SequenceConfig
 from recsys.train.stages import Stage, StageConfig, Stages, global_time_stages, leave_one_out_stages
@@ -33,13 +32,15 @@ def quiet(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """The stages the ranker learns from, the history encoder, the ranker, negatives a training query, and which
-    matchers feed the ranker (`Interest` besides, where an encoder is trained)."""
+    """The stages the ranker learns from, the history encoder, the ranker, negatives a training query, the share of
+    items that are hidden so that the ranker learns to rank what nobody has met (0: none), and which matchers feed the
+    ranker (`Interest` besides, where an encoder is trained)."""
 
     stages: StageConfig = StageConfig()
     sequence: SequenceConfig = SequenceConfig()
     ranker: RankerConfig = RankerConfig()
     negatives: int | None = 100
+    hidden: float = 0.1
     matchers: Sequence[type[Matcher]] = MATCHERS
     ignored_types: tuple[str, ...] = ("return",)
 
@@ -61,7 +62,7 @@ def fit_flow(
     if passing is not None and passing is not memory:
         live = Popularity.fit(Corpus(histories=passing, items=items))
         matchers = tuple(live if isinstance(matcher, Popularity) else matcher for matcher in matchers)
-    return Flow(matchers, len(items))
+    return Flow(matchers, memory.met(len(items)))
 
 
 def stage_flow(
@@ -100,23 +101,38 @@ def ranker_examples(
     sequences: Sequences = NO_SEQUENCES,
 ) -> tuple[Examples, Examples, Flow]:
     """What a ranker is trained on and stopped by, and the flow of the validation stage."""
-    flow = stage_flow(stages.train, items, config, progress, sequences.train)
-    train = build_examples(
-        flow,
-        stages.train.queries,
-        include_seen=stages.include_seen,
-        negatives=config.negatives,
-        seed=config.stages.seed,
-        on_batch=lambda done, total: progress("ranker: examples", done, total),
+    train = concat(
+        [
+            build_examples(
+                stage_flow(stage, items, config, progress, sequence),
+                stage.queries,
+                include_seen=stages.include_seen,
+                negatives=config.negatives,
+                seed=config.stages.seed,
+                on_batch=lambda done, total: progress("ranker: examples", done, total),
+            )
+            for stage, sequence in _worlds(stages, items, config, sequences.train)
+        ]
     )
     held_flow = stage_flow(stages.validation, items, config, progress, sequences.validation)
     held = build_examples(
         held_flow,
-        _some(stages.validation, 3_000),
+        stages.validation.queries,
         include_seen=stages.include_seen,
         on_batch=lambda done, total: progress("ranker: validation", done, total),
     )
     return train, held, held_flow
+
+
+def _worlds(
+    stages: Stages, items: ItemTable, config: TrainConfig, sequence: SequenceEncoder | None
+) -> Iterator[tuple[Stage, SequenceEncoder | None]]:
+    """The train stage, and once more what of it asks for items that are hidden."""
+    yield stages.train, sequence
+    if config.hidden > 0.0:
+        hidden = hide(stages.train.memory, len(items), config.hidden, config.stages.seed)
+        if stage := asking_for(stages.train, hidden):
+            yield stage, sequence and sequence.without_ids(hidden)
 
 
 def make_stages(histories: Histories, items: ItemTable, config: TrainConfig) -> Stages:
@@ -145,8 +161,3 @@ def train_model(
     return Model(
         settings=settings, items=items, users=dataset.users, histories=dataset.histories, flow=flow, ranker=ranker
     )
-
-
-def _some(stage: Stage, limit: int) -> Queries:
-    rows = np.linspace(0, len(stage.queries) - 1, min(limit, len(stage.queries))).astype(np.int64)
-    return stage.queries.take(np.unique(rows))

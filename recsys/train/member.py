@@ -26,7 +26,7 @@ from recsys.encode.items import ItemTable
 from recsys.encode.sequence import SequenceEncoder
 from recsys.errors import InvalidInput
 from recsys.flow import allowed_mask
-from recsys.memory.lookback import before_window, snapshots_of
+from recsys.memory.lookback import past_of, past_reader
 from recsys.metrics import ranking_metrics
 from recsys.train.encoder import Corpus, EncoderTraining, Probe, TrainingState, begin, train
 from recsys.train.examples import Queries
@@ -186,38 +186,28 @@ def _key(task: Task, encoder: HistoryEncoder) -> str:
 def _probe(sequence: SequenceEncoder, task: Task) -> Probe | None:
     if task.queries is None:
         return None
-    return queries_probe(
-        task.queries,
-        task.codes,
-        include_seen=task.include_seen,
-        window=sequence.shape.window,
-        remembers=sequence.remembers,
-    )
+    return queries_probe(task.queries, sequence, include_seen=task.include_seen)
 
 
 def _corpus(sequence: SequenceEncoder, memory: Histories, items: ItemTable) -> Corpus:
     shape = sequence.shape
-    if not sequence.remembers:
-        return Corpus.of(memory, window=shape.window, num_items=shape.num_items)
-    far = snapshots_of(memory, sequence.codes.of(items.base), sequence.every)
+    far = past_reader(sequence, memory, items)
     return Corpus.of(memory, window=shape.window, num_items=shape.num_items, every=sequence.every, far=far)
 
 
-def queries_probe(
-    queries: Queries, codes: ItemCodes, *, include_seen: bool, window: int = 0, remembers: bool = False
-) -> Probe:
-    """NDCG@10 of an encoder alone over all items; `window` of one that remembers what lies before it."""
+def queries_probe(queries: Queries, sequence: SequenceEncoder, *, include_seen: bool) -> Probe:
+    """NDCG@10 of an encoder of the shape of `sequence` alone, over all items."""
     states, counts = queries.states, np.diff(queries.indptr)
     num_items = len(states.items.base)
     everything = np.broadcast_to(np.arange(num_items, dtype=np.int32), (len(queries), num_items))
     allowed = allowed_mask(states, include_seen=include_seen)[:, :num_items]
     hits = queries.hits(np.arange(len(queries)), everything) & allowed
-    far = before_window(states.histories, window, codes.of(states.items.base)) if remembers else None
+    far = past_of(sequence, states.histories, states.items)
 
     def probe(encoder: HistoryEncoder) -> float:
-        sequence = SequenceEncoder((encoder,), codes)
-        table = sequence.items(states.items.base)
-        cosine = np.where(allowed, sequence.present(states.histories, table, far) @ table.unit.T, -np.inf)
+        asked = SequenceEncoder((encoder,), sequence.codes)
+        table = asked.items(states.items.base)
+        cosine = np.where(allowed, asked.present(states.histories, table, far) @ table.unit.T, -np.inf)
         return float(ranking_metrics(cosine, hits, counts, (10,))["ndcg@10"].mean())
 
     return probe

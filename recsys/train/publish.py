@@ -10,10 +10,11 @@ from recsys.model import Model
 from recsys.snapshot import SnapshotMeta, SnapshotWriter
 
 
-def publish(model: Model, root: Path, *, activate: bool = True) -> str:
+def publish(model: Model, root: Path, *, activate: bool = True, replaces: str = "") -> str:
     """Write `model` as a snapshot below `root`, make it current, and return its id.
 
-    Nothing of it is visible before it is whole; the last three snapshots are kept.
+    Nothing of it is visible before it is whole; the last three snapshots are kept. `replaces`: see
+    `SnapshotWriter.commit`.
     """
     with SnapshotWriter(root) as writer:
         model.save(writer.path)
@@ -29,7 +30,7 @@ def publish(model: Model, root: Path, *, activate: bool = True) -> str:
             metrics=settings.pop("metrics"),
             config=settings,
         )
-        return writer.commit(meta, activate=activate)
+        return writer.commit(meta, activate=activate, replaces=replaces)
 
 
 def _digest(path: Path) -> str:

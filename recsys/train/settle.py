@@ -24,20 +24,20 @@ class SequenceConfig:
     where the median history has at least 30 events, else short.
 
     `members`: trainings that differ by seed, whose mean is taken. `mixer`: how events see each other (`MIXERS`).
-    `memory`: whether it reads the far past, beyond its `window` of events, from slots. `width`: dimensions inside and
-    of a state. `codes`: dimensions of the texts' main directions that it reads. `epochs`, `tokens` (events a batch),
-    `dropout`, `learning_rate`: of the training. `negatives`: items an event is told from, 0 for all. `probe_queries`:
-    questions by which epochs are judged. `refit_epochs`: on the memory of a later stage, at `refit_rate` of the
-    learning rate; short histories gain by it, long ones do not. `type_weights`: such as "view=0.2,cart=2", of the loss
-    of telling an event of a type. `contrastive`, `masked`: weights of losses that a history gives of itself.
-    `trackers`: "tensorboard", "wandb", "mlflow", where there are `runs`: a folder for checkpoints, curves and finished
-    encoders, in which an equal training is taken up. `device`: "cpu" or "cuda".
+    `memory`: how it sees the far past, beyond its `window` of events: "spans", "slots", or "" for not at all. `width`:
+    dimensions inside and of a state. `codes`: dimensions of the texts' main directions that it reads. `epochs`,
+    `tokens` (events a batch), `dropout`, `learning_rate`: of the training. `negatives`: items an event is told from, 0
+    for all. `probe_queries`: questions by which epochs are judged. `refit_epochs`: on the memory of a later stage, at
+    `refit_rate` of the learning rate; short histories gain by it, long ones do not. `type_weights`: such as
+    "view=0.2,cart=2", of the loss of telling an event of a type. `contrastive`, `masked`: weights of losses that a
+    history gives of itself. `trackers`: "tensorboard", "wandb", "mlflow", where there are `runs`: a folder for
+    checkpoints, curves and finished encoders, in which an equal training is taken up. `device`: "cpu" or "cuda".
     """
 
     enabled: bool = False
     members: int | None = None
     mixer: str = "attention"
-    memory: bool = False
+    memory: str = ""
     window: int | None = None
     width: int = 64
     codes: int = 128
@@ -63,6 +63,8 @@ class SequenceConfig:
                 object.__setattr__(self, name, tuple(part.strip() for part in given.split(",") if part.strip()))
         if self.mixer not in MIXERS:
             raise InvalidInput.of("sequence.mixer", self.mixer, f"must be one of {', '.join(sorted(MIXERS))}")
+        if self.memory not in MEMORIES:
+            raise InvalidInput.of("sequence.memory", self.memory, f"must be one of {', '.join(map(repr, MEMORIES))}")
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
@@ -77,6 +79,8 @@ class SequenceConfig:
         """The losses beside the next item's; of contrastive views, dropout ones suit short histories."""
         return SelfSupervision(contrastive=self.contrastive, masked=self.masked, views="dropout")
 
+
+MEMORIES = ("", "slots", "spans")
 
 _LEAST: dict[str, float] = {
     "members": 1,
@@ -158,7 +162,8 @@ def encoder_config(
         num_items=len(items.base),
         num_types=len(memory.event_types),
         text_width=codes.width,
-        memory=codes.width if config.memory else 0,
+        memory=config.memory,
+        memory_width=codes.width if config.memory == "slots" else 0,
         mixer=config.mixer,
         window=config.window or 128,
         width=config.width,

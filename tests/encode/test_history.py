@@ -40,12 +40,13 @@ def a_window(window: int = 12) -> Window:
 def a_far(B: int, M: int = 4, *, seed: int = 1) -> Far:
     source = torch.Generator().manual_seed(seed)
     weights = torch.rand(B, M, generator=source) + 0.5
-    return Far(torch.randn(B, M, CODES, generator=source), weights, 100 * torch.rand(B, M, generator=source))
+    vectors, ages = torch.randn(B, M, CODES, generator=source), 100 * torch.rand(B, M, generator=source)
+    return Far(vectors, weights, ages, torch.randint(-1, N, (B, M, 2), generator=source))
 
 
 def with_memory() -> HistoryEncoder:
     """An encoder whose memory has something to say."""
-    encoder = encoder_of(memory=CODES)
+    encoder = encoder_of(memory="slots", memory_width=CODES)
     assert encoder.far is not None
     with torch.no_grad():
         for parameter in encoder.far.parameters():
@@ -74,7 +75,7 @@ def test_the_last_state_is_of_the_last_event_and_zero_without_any(name: str) -> 
 
 @every_mixer
 def test_saved_and_loaded_says_the_same(name: str, tmp_path: Path) -> None:
-    encoder, window = encoder_of(mixer=name, memory=CODES, num_types=2), a_window()
+    encoder, window = encoder_of(mixer=name, memory="slots", memory_width=CODES, num_types=2), a_window()
     far = a_far(len(window.items))
     encoder.save(tmp_path)
     loaded = HistoryEncoder.load(tmp_path)
@@ -100,7 +101,7 @@ def test_only_dropout_is_by_chance(name: str) -> None:
 
 @every_mixer
 def test_an_encoder_begins_as_if_it_had_no_memory(name: str) -> None:
-    plain, remembering = encoder_of(mixer=name), encoder_of(mixer=name, memory=CODES)
+    plain, remembering = encoder_of(mixer=name), encoder_of(mixer=name, memory="slots", memory_width=CODES)
     missing = remembering.load_state_dict(plain.state_dict(), strict=False)
     assert all(part.startswith("far.") for part in missing.missing_keys)
     window = a_window()
@@ -127,7 +128,7 @@ def test_entries_without_weight_do_not_matter() -> None:
     gone = torch.tensor([1.0, 0.0, 1.0, 0.0])
     one = replace(far, weights=far.weights * gone)
     other = replace(one, vectors=torch.where(gone[:, None] > 0, far.vectors, 50.0), ages=far.ages + 9e3 * (1 - gone))
-    fewer = Far(far.vectors[:, ::2], far.weights[:, ::2], far.ages[:, ::2])
+    fewer = Far(*(part[:, ::2] for part in (far.vectors, far.weights, far.ages, far.items)))
     expected = encoder(window, items, fewer)
     torch.testing.assert_close(encoder(window, items, one), expected, atol=1e-6, rtol=0)
     torch.testing.assert_close(encoder(window, items, other), expected, atol=1e-6, rtol=0)
@@ -145,7 +146,7 @@ def test_an_empty_memory_is_one_whose_entries_weigh_nothing() -> None:
 def test_the_order_of_memory_entries_does_not_matter() -> None:
     encoder, window = with_memory(), a_window()
     items, far = encoder.items(TEXTS), a_far(len(window.items))
-    turned = Far(far.vectors.flip(1), far.weights.flip(1), far.ages.flip(1))
+    turned = Far(*(part.flip(1) for part in (far.vectors, far.weights, far.ages, far.items)))
     torch.testing.assert_close(encoder(window, items, turned), encoder(window, items, far), atol=1e-6, rtol=0)
 
 

@@ -128,5 +128,7 @@ def test_all_columns_go_to_another_device_together() -> None:
     window = latest_windows(histories_of([[0, 1], [2]]), 2, num_items=5)
     moved = window.to("meta")
     assert {getattr(moved, name).device.type for name in Window.__slots__} == {"meta"}
-    far = Far(torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 3)).to("meta")
+    far = Far(torch.zeros(2, 3, 4), torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3, 1, dtype=torch.int64)).to(
+        "meta"
+    )
     assert {getattr(far, name).device.type for name in Far.__slots__} == {"meta"}

@@ -43,7 +43,7 @@ def test_a_view_is_what_the_features_would_be_without_the_matcher(left_out: str 
     view = View.of(flow, [matcher.name for matcher in flow.matchers if matcher.name != left_out])
     kept = [row for row, signal in enumerate(flow.signals) if not signal.name.startswith(f"{left_out}_")]
     signals = [flow.signals[row] for row in kept]
-    wanted = build_features(signals, queries.states, field.candidates, field.scores[..., kept], flow.num_fitted)
+    wanted = build_features(signals, queries.states, field.candidates, field.scores[..., kept], flow.met)
     assert view.names == feature_names(signals)
     np.testing.assert_array_equal(view.rows(field.features[field.valid]), wanted[field.valid])
 

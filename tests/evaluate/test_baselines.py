@@ -63,7 +63,7 @@ def proposing(flow: Flow) -> set[str]:
 
 
 def plain(flow: Flow) -> Flow:
-    return Flow(tuple(Plain(matcher) for matcher in flow.matchers), flow.num_fitted)  # type: ignore[misc]
+    return Flow(tuple(Plain(matcher) for matcher in flow.matchers), flow.met)  # type: ignore[misc]
 
 
 def test_every_signal_is_what_the_reading_says_of_each_candidate(asked: tuple[Flow, Stages]) -> None:

@@ -13,12 +13,13 @@ from recsys.data.dataset import Dataset
 from recsys.errors import InvalidInput
 from recsys.evaluate import EvaluateConfig, split
 from recsys.evaluate.baselines import Asked
-from recsys.evaluate.cold import chance, cold_items, cold_questions, hide, without_items
+from recsys.evaluate.cold import chance, cold_items, cold_questions, without_items
 from recsys.match.lexical import Lexical
 from recsys.match.popularity import Popularity
 from recsys.match.text import Text
 from recsys.match.transitions import Transitions
 from recsys.metrics import ranking_metrics
+from recsys.train.hidden import hide
 from recsys.train.stages import Stages
 from recsys.types import Item
 from tests.world import chains, dataset_of, histories_of, quick, shop, table_of

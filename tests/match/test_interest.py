@@ -17,8 +17,11 @@ from tests.world import asked, chains, histories_of, item_of, sequence_of, table
 ITEMS = table_of([item_of(row) for row in range(30)])
 
 
-def fitted(lives: list[list[int]], *, remembers: bool = False, config: InterestConfig | None = None) -> Interest:
-    corpus = Corpus(histories=histories_of(lives), items=ITEMS, sequence=sequence_of(ITEMS, remembers=remembers))
+every_memory = pytest.mark.parametrize("memory", ["slots", "spans"])
+
+
+def fitted(lives: list[list[int]], *, memory: str = "", config: InterestConfig | None = None) -> Interest:
+    corpus = Corpus(histories=histories_of(lives), items=ITEMS, sequence=sequence_of(ITEMS, memory=memory))
     return Interest.fit(corpus, config)
 
 
@@ -65,11 +68,12 @@ def test_every_event_has_its_moment_in_lives_longer_than_the_window() -> None:
     np.testing.assert_allclose(np.linalg.norm(states, axis=1), 1.0, atol=1e-4)
 
 
-def test_what_lies_before_the_window_matters_to_an_encoder_that_remembers_only() -> None:
+@every_memory
+def test_what_lies_before_the_window_matters_to_an_encoder_that_remembers_only(memory: str) -> None:
     rng = np.random.default_rng(1)
     near = rng.integers(0, 30, 8).tolist()
     one, other = [1] * 40 + near, [2] * 40 + near
-    forgetful, remembering = fitted([[1, 2]]), fitted([[1, 2]], remembers=True)
+    forgetful, remembering = fitted([[1, 2]]), fitted([[1, 2]], memory=memory)
     encoder = remembering.sequence.members[0]
     assert encoder.far is not None
     np.testing.assert_allclose(scores(remembering, one), scores(remembering, other), atol=1e-6)  # it starts at zero
@@ -78,8 +82,9 @@ def test_what_lies_before_the_window_matters_to_an_encoder_that_remembers_only()
     np.testing.assert_allclose(scores(forgetful, one), scores(forgetful, other), atol=1e-6)
 
 
-def test_an_encoder_that_remembers_is_saved_with_its_memory_of_moments(tmp_path: Path) -> None:
-    matcher = fitted([list(range(30)) * 4], remembers=True)
+@every_memory
+def test_an_encoder_that_remembers_is_saved_with_its_memory_of_moments(tmp_path: Path, memory: str) -> None:
+    matcher = fitted([list(range(30)) * 4], memory=memory)
     matcher.save(tmp_path)
     again = Interest.load(tmp_path, ITEMS)
     life = list(range(20)) * 3

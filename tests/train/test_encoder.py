@@ -115,7 +115,7 @@ def test_windows_begin_where_the_far_memory_knows_what_came_before() -> None:
 
     def far(users: np.ndarray, starts: np.ndarray) -> Far:
         seen.extend(zip(users.tolist(), starts.tolist(), strict=True))
-        return Far(torch.zeros(len(users), 1, 3), torch.zeros(len(users), 1), torch.zeros(len(users), 1))
+        return Far(*(torch.zeros(len(users), 1, *more) for more in ((3,), (), ())), torch.full((len(users), 1, 1), -1))
 
     corpus = Corpus.of(counting_lives(40, 9, 23), window=6, num_items=500, every=4, far=far)
     begun = [

@@ -168,8 +168,9 @@ def test_weights_are_read() -> None:
     }
 
 
-def test_an_encoder_that_remembers_is_trained_and_asked(stages: Stages) -> None:
-    found = fitted(stages, replace(CONFIG, memory=True, window=4, epochs=2))
+@pytest.mark.parametrize("memory", ["slots", "spans"])
+def test_an_encoder_that_remembers_is_trained_and_asked(stages: Stages, memory: str) -> None:
+    found = fitted(stages, replace(CONFIG, memory=memory, window=4, epochs=2))
     assert found.remembers
     far = found.members[0].far
     assert far is not None
