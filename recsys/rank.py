@@ -1,26 +1,31 @@
 """The ranker: LightGBM LambdaMART over FEATURES (Burges 2010, "From RankNet to LambdaRank to LambdaMART").
 
-A damaged model file kills the process inside the native parser instead of raising, so a model is only ever loaded from
-text whose hash the snapshot has verified.
+LightGBM trains and explains. Scores come from `recsys.forest`, bit for bit the same, where it can serve the model; else
+from LightGBM, and `Ranker.kernel` and `Ranker.reason` say so.
+
+A damaged model file kills the process inside LightGBM's parser instead of raising, so every text is checked first.
 
 Letters: R rows, F features, Q queries.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from recsys import _native  # noqa: F401
-from recsys.errors import InvalidInput, MixedSnapshot
+from recsys.errors import DamagedSnapshot, InvalidInput, MixedSnapshot
+from recsys.forest import Forest, TreeModel, check_model_text, compile_forest, differs, why_not
 
 import lightgbm as lgb  # isort: skip  (after torch, which `_native` imports)
 
 LightGBMError = lgb.basic.LightGBMError
+_log = logging.getLogger("recsys.rank")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,16 +63,26 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Ranker:
-    """A trained booster and the names of its columns, in order."""
+    """A trained booster and the names of its columns, in order; `forest` where the kernel scores for it, else `reason`
+    says why LightGBM does."""
 
     booster: lgb.Booster
     features: tuple[str, ...]
+    forest: Forest | None = None
+    reason: str = "the kernel was not asked for"
+
+    @property
+    def kernel(self) -> Literal["quickscorer", "lightgbm"]:
+        """What computes the scores."""
+        return "lightgbm" if self.forest is None else "quickscorer"
 
     def score(self, rows: Float32[np.ndarray, "R F"]) -> Float64[np.ndarray, " R"]:
         """Scores that order candidates; their differences mean something within one request only."""
         if len(rows) == 0:
             return np.zeros(0)
-        return np.asarray(self.booster.predict(rows, num_threads=1), np.float64)
+        if self.forest is not None:
+            return self.forest.score(rows)
+        return _predict(self.booster, rows)
 
     def explain(self, rows: Float32[np.ndarray, "R F"]) -> Float64[np.ndarray, "R F+1"]:
         """Shapley contributions by feature, the base score last; each row sums to its score.
@@ -88,13 +103,39 @@ class Ranker:
 
     @classmethod
     def from_text(cls, text: str, features: Sequence[str]) -> Ranker:
-        """What `to_text` wrote. Raises MixedSnapshot where it was trained on other features, or in another order."""
-        booster = lgb.Booster(model_str=text)
+        """What `to_text` wrote. Raises MixedSnapshot where it was trained on other features, or in another order, and
+        DamagedSnapshot where LightGBM must not read it."""
+        model = check_model_text(text)
+        try:
+            booster = lgb.Booster(model_str=text)
+        except (LightGBMError, ValueError) as error:  # a ValueError: its parameters are read as JSON
+            raise DamagedSnapshot(f"the ranker's text is damaged: {error}") from error
         trained = booster.feature_name()
         if trained != list(features):
             strange = sorted(set(trained) ^ set(features)) or "the same in another order"
             raise MixedSnapshot(f"the ranker has {len(trained)} features, its snapshot {len(features)}: {strange}")
-        return cls(booster, tuple(features))
+        forest, reason = _forest(model, booster)
+        return cls(booster, tuple(features), forest, reason)
+
+
+def _forest(model: TreeModel, booster: lgb.Booster) -> tuple[Forest | None, str]:
+    """The forest that scores as `booster` does in every bit, or None and why there is none."""
+    reason = why_not(model)
+    if reason is None:
+        try:
+            forest = compile_forest(model)
+            reason = differs(forest, model, lambda rows: _predict(booster, rows))
+        except Exception as error:  # noqa: BLE001 - a kernel that cannot be had is no reason not to serve
+            _log.warning("the kernel cannot be compiled", exc_info=True)
+            reason = f"the kernel cannot be compiled: {type(error).__name__}"
+    if reason is None:
+        return forest, ""
+    _log.warning("scores come from LightGBM: %s", reason)
+    return None, reason
+
+
+def _predict(booster: lgb.Booster, rows: Float32[np.ndarray, "R F"]) -> Float64[np.ndarray, " R"]:
+    return np.asarray(booster.predict(rows, num_threads=1), np.float64)
 
 
 def fit_ranker(
@@ -116,8 +157,7 @@ def fit_ranker(
     if on_tree:
         callbacks.append(lambda env: on_tree(env.iteration + 1, config.max_trees))
     booster = lgb.train(_parameters(config), data, config.max_trees, valid_sets=[held], callbacks=callbacks)
-    kept = booster.model_to_string(num_iteration=booster.best_iteration)
-    return Ranker(lgb.Booster(model_str=kept), tuple(features))
+    return Ranker.from_text(booster.model_to_string(num_iteration=booster.best_iteration), features)
 
 
 def _parameters(config: RankerConfig) -> dict[str, Any]:
