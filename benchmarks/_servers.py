@@ -15,16 +15,22 @@ START_S, STOP_S = 120.0, 20.0
 
 
 @contextmanager
-def both(root: Path, snapshot: Path) -> Iterator[dict[str, str]]:
-    """The addresses of "engine", which serves what is current in `root`, and of "plain", which reads `snapshot`."""
+def both(root: Path, snapshot: Path) -> Iterator[tuple[dict[str, str], float]]:
+    """The addresses of "engine", which serves what is current in `root`, and of "plain", which reads `snapshot`; and
+    the seconds that the engine took from its start to serving, alone."""
     store = f"sqlite:///{root / 'events.sqlite'}"
     modules = {
         "engine": ["recsys.cli", "serve", "--snapshots", str(root), "--store", store, "--port", "0"],
         "plain": ["benchmarks.plain", str(snapshot)],
     }
     with ExitStack() as stack:
-        started = {name: stack.enter_context(_running(name, module, root)) for name, module in modules.items()}
-        yield {name: f"127.0.0.1:{_port(process, root / name)}" for name, process in started.items()}
+        targets, took_s = {}, {}
+        for name, module in modules.items():
+            began = time.monotonic()
+            process = stack.enter_context(_running(name, module, root))
+            targets[name] = f"127.0.0.1:{_port(process, root / name)}"
+            took_s[name] = time.monotonic() - began
+        yield targets, took_s["engine"]
 
 
 @contextmanager
@@ -51,5 +57,5 @@ def _port(process: subprocess.Popen[bytes], files: Path) -> int:
     while time.monotonic() < end and process.poll() is None:
         if file.exists() and (text := file.read_text()):
             return int(json.loads(text)["port"])
-        time.sleep(0.05)
+        time.sleep(0.02)
     raise SystemExit(f"{files.name} did not serve:\n{files.with_suffix('.log').read_text()}")

@@ -9,6 +9,9 @@ loopback, in turns, so that a busy machine is busy for both. For each life and n
     p50 ...    in ms, counted from the moment a call was due, at half those calls/s offered at random moments
     goodput    answers within 250 ms a second, at twice those calls/s offered (left out by --quick)
 
+One user asking again and again is warm: the engine keeps a bounded summary of the life. "strangers" are as many users
+of the data as there are calls to be expected, so that each is read for the first time.
+
 The data are MovieLens 1M where they lie beside the project, else the demo's; with --quick the 3,000 films of the demo
 that most have seen. Lives of up to 100,000 events are written into them; 0 events is a user never heard of.
 """
@@ -36,7 +39,8 @@ from recsys.data.dataset import Dataset, load_dataset
 from recsys.data.demo import load_demo
 from recsys.encode.text import TextEncoder
 from recsys.evaluate.build import encode_items
-from recsys.model import ModelSettings
+from recsys.lives import Lives
+from recsys.model import Model, ModelSettings
 from recsys.snapshot import open_snapshot
 from recsys.train.fit import TrainConfig, make_stages, train_model, train_ranker
 from recsys.train.publish import publish
@@ -60,6 +64,7 @@ class Plan:
     """
 
     lengths: tuple[int, ...] = (0, 1_000, 10_000, 100_000)
+    strangers: int = 3_000
     candidates: tuple[int, ...] = (100, 500, 1_000)
     rounds: int = 3
     saturated_s: float = 4.0
@@ -68,9 +73,15 @@ class Plan:
     train_queries: int = 6_000
     num_items: int | None = None
 
+    @property
+    def warm(self) -> list[tuple[int, int]]:
+        """(events, candidates) of each case of one user."""
+        return [(events, count) for events in self.lengths for count in self.candidates]
+
 
 QUICK = Plan(
     lengths=(1_000, 100_000),
+    strangers=0,
     candidates=(100, 500),
     rounds=1,
     saturated_s=1.2,
@@ -83,10 +94,10 @@ QUICK = Plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """One server's figures in one case."""
+    """One server's figures in one case; `events` None are those of strangers."""
 
     server: str
-    events: int
+    events: int | None
     candidates: int
     calls_per_s: float
     p50_ms: float
@@ -116,6 +127,28 @@ def make_requests(dataset: Dataset, num_events: int, num_candidates: int) -> lis
     user = User(user_id=life_id(num_events) if num_events else "nobody")
     asked = (calls.rank_items(user, drawn(dataset, num_candidates, rng), 0, False) for _ in range(REQUESTS))
     return [call.request.SerializeToString() for call in asked]
+
+
+def of_strangers(dataset: Dataset, count: int, num_candidates: int) -> list[bytes]:
+    """RankItems of `count` users drawn from the data, each with other candidates."""
+    rng = np.random.default_rng((SEED, count, num_candidates))
+    users = rng.permutation(len(dataset.users))[:count].tolist()
+    asked = (
+        calls.rank_items(User(user_id=dataset.users.ids[row]), drawn(dataset, num_candidates, rng), 0, False)
+        for row in users
+    )
+    return [call.request.SerializeToString() for call in asked]
+
+
+def kept_bytes(root: Path, lengths: Sequence[int]) -> dict[str, int]:
+    """What the engine keeps of each life: the summary, and until the next event what its matchers found."""
+    model, found = Model.load(open_snapshot(root).path), {}
+    for length in lengths:
+        states, life = Lives().state(model, model.items, User(user_id=life_id(length)))
+        found[f"life_bytes_{length}"] = life.size_bytes
+        model.flow.field(states, np.ones((1, len(model.items)), bool), kept=life.kept)
+        found[f"life_and_readings_bytes_{length}"] = life.size_bytes
+    return found
 
 
 def check(target: str, request: bytes, num_candidates: int) -> None:
@@ -157,22 +190,27 @@ def _latency(target: str, requests: Sequence[bytes], calls_per_s: float, plan: P
     }
 
 
-def compare(dataset: Dataset, plan: Plan) -> list[Figures]:
-    """All cases, both servers."""
-    found = []
+def compare(dataset: Dataset, plan: Plan) -> tuple[list[Figures], dict[str, float]]:
+    """All cases, both servers; and what stands beside them."""
+    found: list[Figures] = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         snapshot = publish_snapshot(dataset, plan, root)
-        with both(root, snapshot) as targets:
-            for num_events in plan.lengths:
-                for num_candidates in plan.candidates:
-                    requests = make_requests(dataset, num_events, num_candidates)
-                    for target in targets.values():
-                        check(target, requests[0], num_candidates)
-                    for name, figures in measure(targets, requests, plan).items():
-                        found.append(Figures(server=name, events=num_events, candidates=num_candidates, **figures))
-                        _show(found[-1])
-    return found
+        beside: dict[str, float] = dict(kept_bytes(root, [length for length in plan.lengths if length]))
+        with both(root, snapshot) as (targets, start_s):
+            beside["start_s"] = start_s
+            cases: list[tuple[int | None, int, list[bytes]]] = [
+                (events, count, make_requests(dataset, events, count)) for events, count in plan.warm
+            ]
+            if plan.strangers:
+                cases.append((None, 500, of_strangers(dataset, plan.strangers, 500)))
+            for num_events, num_candidates, requests in cases:
+                for target in targets.values():
+                    check(target, requests[0], num_candidates)
+                for name, figures in measure(targets, requests, plan).items():
+                    found.append(Figures(server=name, events=num_events, candidates=num_candidates, **figures))
+                    _show(found[-1])
+    return found, beside
 
 
 def headline(found: Sequence[Figures]) -> dict[str, float]:
@@ -192,8 +230,9 @@ def headline(found: Sequence[Figures]) -> dict[str, float]:
 def _show(figures: Figures) -> None:
     goodput = "" if figures.goodput_per_s is None else f"  goodput {figures.goodput_per_s:6.1f}/s"
     failed = f"  failed {dict(figures.failed)}" if figures.failed else ""
+    who = "strangers     " if figures.events is None else f"{figures.events:7,d} events"
     print(
-        f"{figures.server:6s} {figures.events:7,d} events {figures.candidates:5,d} candidates "
+        f"{figures.server:6s} {who} {figures.candidates:5,d} candidates "
         f"{figures.calls_per_s:7.1f} calls/s  p50 {figures.p50_ms:7.1f}  p99 {figures.p99_ms:7.1f}  "
         f"p99.9 {figures.p999_ms:7.1f} ms of {figures.calls}{goodput}{failed}",
         flush=True,
@@ -208,16 +247,20 @@ def main() -> None:
     started, plan = time.perf_counter(), QUICK if options.quick else Plan()
     movielens = MOVIELENS.exists() and not options.quick
     dataset = load_dataset(str(MOVIELENS)) if movielens else load_demo()
-    found = compare(most_met(dataset, plan.num_items) if plan.num_items else dataset, plan)
-    report = headline(found) | {
-        "data": "ml-1m" if movielens else "demo",
-        "cases": [asdict(each) for each in found],
-        "seconds": time.perf_counter() - started,
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "versions": {name: version(name) for name in PACKAGES},
-    }
-    print("\n".join(f"{name:18s} {report[name]:8.2f}" for name in headline(found)))
+    found, beside = compare(most_met(dataset, plan.num_items) if plan.num_items else dataset, plan)
+    report = (
+        headline(found)
+        | beside
+        | {
+            "data": "ml-1m" if movielens else "demo",
+            "cases": [asdict(each) for each in found],
+            "seconds": time.perf_counter() - started,
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0],
+            "versions": {name: version(name) for name in PACKAGES},
+        }
+    )
+    print("\n".join(f"{name:32s} {report[name]:12,.2f}" for name in headline(found) | beside))
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 

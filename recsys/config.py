@@ -10,6 +10,7 @@ What a key means stands beside what it configures: `ServerConfig`, `StageConfig`
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,9 @@ PREFIX = "RECSYS_"
 FILE_VARIABLE = "RECSYS_CONFIG"
 """Names the TOML file where no flag does."""
 DEFAULT_FILE = Path("longrec.toml")
+
+# Greedy up to the last @: a password may hold one.
+_PASSWORD = re.compile(r"^([a-z0-9+]+://[^:/@]*:).+@", re.IGNORECASE)
 
 
 def vector_cache_folder() -> Path:
@@ -92,6 +96,11 @@ def load_settings(path: Path | None = None, flags: Mapping[str, Any] | None = No
                 raise InvalidInput.of(key, value, f"unknown key in {_where(origin)}")
             origins[key] = (value, origin)
     return Loaded(settings=_settings(origins), origins=origins)
+
+
+def without_password(value: Any) -> Any:
+    """A URL with `***` for its password; anything else as it is."""
+    return _PASSWORD.sub(r"\1***@", value) if isinstance(value, str) else value
 
 
 def _settings(origins: Mapping[str, tuple[Any, str]]) -> Settings:

@@ -6,10 +6,14 @@ RecsysError
 ├── NotFound            a named resource (snapshot, user, ranking) does not exist
 ├── SnapshotError       a snapshot cannot be served
 │   ├── DamagedSnapshot     a file is missing, of another size or of another SHA-256
-│   └── MixedSnapshot       parts were made by different encoders, feature lists or format versions
+│   ├── MixedSnapshot       parts were made by different encoders, feature lists or format versions
+│   └── ReplayRefused       it answers the requests of late too differently, too slowly or not at all
 ├── StoreError          the event store failed; the write was not acknowledged
 ├── Conflict            the same idempotency key came with another body
 ├── Overloaded          try again later (retry_after_s)
+│   └── LimitExceeded       the caller's own rate or quota is used up
+├── Unauthenticated     no credential, or one that does not hold
+├── Forbidden           the credential does not cover what was asked
 ├── DeadlineExceeded    too little time is left to do the work
 ├── Unavailable         not ready: no snapshot is loaded and warmed
 └── MissingExtra        an optional dependency is not installed: names the extra
@@ -84,6 +88,10 @@ class MixedSnapshot(SnapshotError):
     """A snapshot's parts do not belong together, or its format version is unknown."""
 
 
+class ReplayRefused(SnapshotError):
+    """A new snapshot answers requests of late too differently, too slowly or not at all; the message has figures."""
+
+
 class StoreError(RecsysError):
     """The event store failed; nothing of the write was acknowledged."""
 
@@ -98,6 +106,18 @@ class Overloaded(RecsysError):
     def __init__(self, message: str, *, retry_after_s: float) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class LimitExceeded(Overloaded):
+    """The caller's rate or quota is used up; there is more after `retry_after_s` seconds."""
+
+
+class Unauthenticated(RecsysError):
+    """The call brings no credential, or one that does not hold. Why stands in the server's log alone."""
+
+
+class Forbidden(RecsysError):
+    """The credential holds, and does not cover what was asked."""
 
 
 class DeadlineExceeded(RecsysError):

@@ -7,7 +7,9 @@ Letters: B users, N items, K candidates, S signals, F features.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import cast
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
@@ -15,8 +17,9 @@ from jaxtyping import Bool, Float32, Float64, Int32
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
 from recsys.features import build_features, feature_names, read_scores
-from recsys.match import Matcher, Signal, States
+from recsys.match import LATEST, KeptReading, Matcher, Reading, Signal, States
 from recsys.rank import Ranker
+from recsys.watch import staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +37,19 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Fitted matchers and the items they were fitted on."""
+    """Fitted matchers, and which of the items they were fitted on anybody had met."""
 
     matchers: tuple[Matcher, ...]
-    num_fitted: int
+    met: Bool[np.ndarray, " N"]
+
+    @property
+    def num_fitted(self) -> int:
+        return len(self.met)
+
+    @property
+    def latest(self) -> int:
+        """How many of a user's latest events its matchers look at one by one."""
+        return max([LATEST, *(getattr(matcher, "looks_back", 0) for matcher in self.matchers)])
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -47,20 +59,48 @@ class Flow:
     def features(self) -> tuple[str, ...]:
         return feature_names(self.signals)
 
+    @staged("match")
     def field(
-        self, states: States, allowed: Bool[np.ndarray, "B N"], asked: Int32[np.ndarray, "B Q"] | None = None
+        self,
+        states: States,
+        allowed: Bool[np.ndarray, "B N"],
+        asked: Int32[np.ndarray, "B Q"] | None = None,
+        *,
+        kept: dict[str, KeptReading] | None = None,
     ) -> Field:
         """What the matchers propose among the allowed, together with the candidates asked for.
 
         Asked candidates are judged in the field of what the engine itself would propose: places and shares then mean
         the same in every request, whether it brings 3 candidates or 500, and the same as in training.
+
+        `kept`: readings of the same events (B = 1) by matcher, to be used again and added to.
         """
-        readings = [matcher.read(states) for matcher in self.matchers]
+        states = replace(states, met=states.meetings)
+        readings = [_read(matcher, states, kept) for matcher in self.matchers]
         proposed = [reading.propose(allowed) for reading in readings]
         candidates = distinct(np.concatenate([*proposed, *([] if asked is None else [asked])], axis=1))
         scores = read_scores(readings, candidates)
-        features = build_features(self.signals, states, candidates, scores, self.num_fitted)
+        features = build_features(self.signals, states, candidates, scores, self.met)
         return Field(candidates=candidates, scores=scores, features=features)
+
+
+def _read(matcher: Matcher, states: States, kept: dict[str, KeptReading] | None) -> Reading:
+    if kept is None:
+        return matcher.read(states)
+    known = kept.get(matcher.name)
+    again = None if known is None else known.renewed(states)
+    if again is not None:
+        return again
+    reading = matcher.read(states)
+    if _is_kept(type(reading)):
+        kept[matcher.name] = cast(KeptReading, reading)
+    return reading
+
+
+@cache
+def _is_kept(kind: type[Reading]) -> bool:
+    """Whether it is a `KeptReading`: asked once a kind, for asking takes as long as some readings."""
+    return hasattr(kind, "renewed")
 
 
 def rank_field(field: Field, ranker: Ranker) -> Float64[np.ndarray, "B K"]:
@@ -92,7 +132,8 @@ def allowed_mask(states: States, *, include_seen: bool) -> Bool[np.ndarray, "B N
     """Which items may be proposed: all, or all that the user has not met."""
     allowed = np.ones((len(states), len(states.items)), bool)
     if not include_seen:
-        allowed[states.histories.users, states.histories.items] = False
+        met = states.meetings
+        allowed[met.users, met.items] = False
     return allowed
 
 

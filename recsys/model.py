@@ -10,8 +10,8 @@ model.json                                    settings, matcher names, feature n
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
@@ -27,6 +27,7 @@ from recsys.data.ids import IdMap
 from recsys.encode.items import ItemTable
 from recsys.errors import DamagedSnapshot, InvalidInput, MixedSnapshot
 from recsys.flow import Flow
+from recsys.match import Erasable
 from recsys.match.suite import load_matchers, save_matchers
 from recsys.rank import LightGBMError, Ranker
 
@@ -71,6 +72,20 @@ class Model:
     def popularity(self) -> Int64[np.ndarray, " N"]:
         """How often each item was met."""
         return np.bincount(self.histories.items, minlength=len(self.items.base))
+
+    def without_users(self, user_ids: Iterable[str]) -> Model:
+        """The same model, where nobody knows these users and none of their moments votes; quick, and not to be saved.
+
+        Counts and weights that many users made together still hold their part: `train.erase` leaves that out as well.
+        """
+        gone = [user_id for user_id in user_ids if user_id in self.users]
+        if not gone:
+            return self
+        rows, told = self.users.rows(gone), self.histories.without_types(self.settings.ignored_types)
+        matchers = tuple(
+            each.without_users(rows, told) if isinstance(each, Erasable) else each for each in self.flow.matchers
+        )
+        return replace(self, users=self.users.without(gone), flow=replace(self.flow, matchers=matchers))
 
     def save(self, folder: Path) -> None:
         """Write every part into an existing empty folder."""
@@ -120,11 +135,13 @@ class Model:
         items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), vectors)
         users = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"].to_list(), name="user_id")
         histories = Histories.load(folder / "histories.npz")
-        flow = Flow(load_matchers(folder / "matchers", items, description["matchers"]), len(items))
+        settings = _settings(description["settings"])
+        met = histories.without_types(settings.ignored_types).met(len(items))
+        flow = Flow(load_matchers(folder / "matchers", items, description["matchers"]), met)
         ranker_file = folder / "ranker.txt"
         ranker = Ranker.from_text(ranker_file.read_text(), description["features"]) if ranker_file.exists() else None
         model = cls(
-            settings=_settings(description["settings"]),
+            settings=settings,
             items=items,
             users=users,
             histories=histories,

@@ -6,11 +6,12 @@ External ids come in and go out here; everything beneath is int rows.
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
@@ -21,27 +22,44 @@ from recsys.encode.text import TextEncoder
 from recsys.errors import InvalidInput, MixedSnapshot, RecsysError
 from recsys.evidence import evidence
 from recsys.flow import Field, allowed_mask, fallback_scores, rank_field
+from recsys.lives import Lives
 from recsys.match import States
 from recsys.model import Model
 from recsys.snapshot import Snapshot, open_snapshot
-from recsys.states import events_of, news, remembered, user_state
+from recsys.states import events_of, news, remembered, user_state, without_each
 from recsys.types import (
     MAX_ID_BYTES,
     Candidate,
+    CandidateColumns,
     Event,
     Explanation,
     Fallback,
     Item,
-    RankedItem,
+    RankedColumns,
     Ranking,
     Remembered,
     User,
 )
+from recsys.watch import staged
 
 _log = logging.getLogger(__name__)
 
 _NO_ID = "-" * (MAX_ID_BYTES + 1)
 """Longer than any id may be: the id, inside, of a candidate that has only a text."""
+
+
+MAX_LEFT_OUT = 32
+"""Events that one explanation leaves out in turn."""
+_LEFT_OUT_BATCH = 8  # dense scores of a batch are [B, N]
+_LEFT_OUT_EVENTS = 500_000  # read in all: of a very long history fewer events are left out
+
+
+class _Spoke(NamedTuple):
+    """An event, by its place in the history, that speaks for an item."""
+
+    event: int
+    weight: float
+    source: str
 
 
 def _encoder(model: Model, cache: VectorCache | None) -> TextEncoder:
@@ -59,6 +77,7 @@ class Recommender:
     snapshot_id: str = "unsaved"
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     created: float = 0.0
+    lives: Lives = field(default_factory=Lives, compare=False, repr=False)
 
     @classmethod
     def of(cls, model: Model, encoder: TextEncoder) -> Self:
@@ -99,6 +118,11 @@ class Recommender:
         return len(self.model.users)
 
     @property
+    def user_ids(self) -> Sequence[str]:
+        """The users of the snapshot by row, those left out since among them."""
+        return self.model.users.ids
+
+    @property
     def num_items(self) -> int:
         return len(self.items)
 
@@ -123,16 +147,22 @@ class Recommender:
             raise InvalidInput.of("candidates", candidates, "must not be empty")
         if top_k < 0:
             raise InvalidInput.of("top_k", top_k, "must be at least 0")
-        view, rows, notes = self._resolve(candidates)
-        states = user_state(self.model, view, user)
-        asked = np.unique(rows).astype(np.int32)[None]
-        field_ = self.model.flow.field(states, self._allowed(states, self.model.settings.include_seen), asked)
+        asked = CandidateColumns.of(candidates)
+        view, rows, notes = self._resolve(asked)
+        states, life = self.lives.state(self.model, view, user)
+        allowed = self._allowed(states, self.model.settings.include_seen)
+        field_ = self.model.flow.field(states, allowed, np.unique(rows)[None], kept=life.kept)
+        self.lives.keep(user, life)
         places, scores = self._places(field_, rows)
         order = self._order(scores, rows)[: top_k or None]
-        ranked = [
-            self._ranked(candidates[i].item_id, float(scores[i]), rank, int(i), field_, places[i], notes[i], parts)
-            for rank, i in enumerate(order, start=1)
-        ]
+        indices = order.tolist()
+        ranked = RankedColumns(
+            item_ids=[asked.item_ids[i] for i in indices],
+            scores=scores[order].tolist(),
+            indices=indices,
+            fallbacks={place: notes[i] for place, i in enumerate(indices) if i in notes} if notes else {},
+            parts=self._parts(field_, places[order]) if parts else (),
+        )
         return self._ranking(states, ranked)
 
     def recommend(
@@ -152,24 +182,32 @@ class Recommender:
         """
         if k < 1:
             raise InvalidInput.of("k", k, "must be at least 1")
-        states = user_state(self.model, self.items, user)
+        states, life = self.lives.state(self.model, self.items, user)
         seen = self.model.settings.include_seen if include_seen is None else include_seen
         allowed = self._allowed(states, seen, exclude, categories)
-        field_ = self.model.flow.field(states, allowed)
+        field_ = self.model.flow.field(states, allowed, kept=life.kept)
+        self.lives.keep(user, life)
         if field_.candidates.shape[1] < min(k, int(allowed.sum())):
-            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k))
+            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k), kept=life.kept)
         scores = self._scores(field_)[0]
         order = self._order(scores, field_.candidates[0])[: min(k, int(field_.valid.sum()))]
-        ranked = [
-            self._ranked(self._id(field_, place), float(scores[place]), rank, -1, field_, place, (), parts)
-            for rank, place in enumerate(order, start=1)
-        ]
+        rows = field_.candidates[0, order]
+        ids = self.items.catalogue.ids.ids
+        ranked = RankedColumns(
+            item_ids=[ids[row] for row in rows.tolist()],
+            scores=scores[order].tolist(),
+            indices=[-1] * len(order),
+            fallbacks=dict.fromkeys(np.flatnonzero(rows >= self.model.flow.num_fitted).tolist(), (Fallback.COLD_ITEM,)),
+            parts=self._parts(field_, order) if parts else (),
+        )
         return self._ranking(states, ranked)
 
     def explain(self, user: User, item_ids: Sequence[str], *, max_memories: int = 5) -> list[Explanation]:
         """Why each item has its score: contributions of the features, and the user's events that speak for it.
 
-        Costs about a thousand times a ranking row. Raises InvalidInput for an unknown item or without a ranker.
+        The heaviest events, `MAX_LEFT_OUT` in all, also say what the score would change by without them: everything is
+        ranked again with the event left out. Costs about a thousand times a ranking row, and a ranking for each event
+        left out. Raises InvalidInput for an unknown item or without a ranker.
         """
         if self.model.ranker is None:
             raise InvalidInput.of("snapshot_id", self.snapshot_id, "has no ranker to explain")
@@ -180,15 +218,17 @@ class Recommender:
         )
         places, _ = self._places(field_, rows)
         shares = self.model.ranker.explain(field_.features[0, places])
+        spoke = [self._heaviest(states, int(row), max_memories) for row in rows]
+        changes = self._changes(states, rows, spoke)
         return [
             Explanation(
                 item_id=item_id,
                 score=float(share.sum()),
                 base=float(share[-1]),
                 contributions=dict(zip(self.model.flow.features, map(float, share[:-1]), strict=True)),
-                memories=self._memories(states, int(row), user, max_memories),
+                memories=self._memories(states, user, heaviest, changes, place),
             )
-            for item_id, row, share in zip(item_ids, rows, shares, strict=True)
+            for place, (item_id, share, heaviest) in enumerate(zip(item_ids, shares, spoke, strict=True))
         ]
 
     def history(self, user: User) -> list[Event]:
@@ -208,6 +248,7 @@ class Recommender:
         events = events_of(past, self.items, user.user_id)
         return [self._remembered(events[i], int(past.items[i]), float(similarity[i]), "text") for i in best]
 
+    @staged("texts")
     def encode_texts(self, texts: Sequence[str]) -> Float32[np.ndarray, "n D"]:
         """Unit vectors of `texts`."""
         return self.encoder.encode(list(texts))
@@ -225,44 +266,56 @@ class Recommender:
             table = table.extended(fresh, self.encode_texts([item.text for item in fresh]))
         return replace(self, items=table)
 
+    def without_users(self, user_ids: Sequence[str]) -> Self:
+        """A recommender that does not know `user_ids`, and in which their moments have no vote; the rest is shared."""
+        return replace(self, model=self.model.without_users(user_ids), lives=Lives())
+
     def item(self, item_id: str) -> Item | None:
         """The item, None where it is unknown."""
         return self.items.catalogue.get(item_id)
 
     def warm_up(self) -> None:
-        """Run each path once, so that the first caller does not wait for lazy loading."""
-        self.encoder.warm_up()
+        """Run each path once, so that the first caller does not wait for lazy loading.
+
+        The text encoder loads in the background: it takes longer than all the rest, and known items need none of it.
+        """
+        threading.Thread(target=self._load_encoder, name="encoder", daemon=True).start()
         busiest = int(self.model.histories.lengths.argmax()) if self.num_users else -1
         user = User(user_id=self.model.users.ids[busiest] if busiest >= 0 else "")
-        self.recommend(user, k=1)
+        best = self.recommend(user, k=1).items
+        if best:
+            self.rank(user, [Candidate(item_id=best[0].item_id)])
+
+    def _load_encoder(self) -> None:
+        try:
+            self.encoder.warm_up()
+        except (RecsysError, RuntimeError, OSError):
+            _log.exception("the text encoder failed")  # whoever asks for a text is told
 
     def _resolve(
-        self, candidates: Sequence[Candidate]
-    ) -> tuple[ItemTable, Int32[np.ndarray, " K"], list[tuple[Fallback, ...]]]:
-        """Rows of the candidates in a view of the items that holds, after all others, those known by text alone."""
-        late: list[Item] = []
-        rows = np.empty(len(candidates), np.int32)
-        notes: list[tuple[Fallback, ...]] = []
-        for i, candidate in enumerate(candidates):
-            row = self.items.catalogue.ids.get(candidate.item_id) if candidate.item_id else None
-            if row is None:
-                if not candidate.item_id and not candidate.text:
-                    raise InvalidInput.of(f"candidates[{i}]", candidate, "needs an item_id or a text")
-                row = len(self.items) + len(late)
-                late.append(Item(item_id=f"{_NO_ID}{i}", description=candidate.text))
-                notes.append((Fallback.COLD_ITEM,) if candidate.text else (Fallback.UNKNOWN_ITEM,))
-            else:
-                notes.append((Fallback.COLD_ITEM,) if row >= self.model.flow.num_fitted else ())
-            rows[i] = row
-        if not late:
+        self, asked: CandidateColumns
+    ) -> tuple[ItemTable, Int32[np.ndarray, " K"], dict[int, tuple[Fallback, ...]]]:
+        """Rows of the candidates in a view of the items that holds, after all others, those known by text alone, and
+        what the others had to do without, by place."""
+        rows = self.items.catalogue.ids.rows(asked.item_ids, unknown=-1)
+        cold = np.flatnonzero(rows >= self.model.flow.num_fitted).tolist()
+        notes: dict[int, tuple[Fallback, ...]] = dict.fromkeys(cold, (Fallback.COLD_ITEM,))
+        unknown = np.flatnonzero(rows < 0).tolist()
+        if not unknown:
             return self.items, rows, notes
+        for i in unknown:
+            if not asked.item_ids[i] and not asked.texts[i]:
+                raise InvalidInput.of(f"candidates[{i}]", asked[i], "needs an item_id or a text")
+            notes[i] = (Fallback.COLD_ITEM,) if asked.texts[i] else (Fallback.UNKNOWN_ITEM,)
+        rows[unknown] = len(self.items) + np.arange(len(unknown))
+        late = [Item(item_id=f"{_NO_ID}{i}", description=asked.texts[i]) for i in unknown]
         try:
             vectors = self.encode_texts([item.text for item in late])
         except (RecsysError, RuntimeError, OSError):
             # Without the encoder a text is ranked by its words alone; the answer says so.
             _log.exception("the text encoder failed")
             vectors = np.zeros((len(late), self.items.dimension), np.float32)
-            notes = [(*note, Fallback.ENCODER_UNAVAILABLE) if note else note for note in notes]
+            notes = {i: (*note, Fallback.ENCODER_UNAVAILABLE) for i, note in notes.items()}
         return self.items.extended(late, vectors), rows, notes
 
     def _allowed(
@@ -284,6 +337,7 @@ class Recommender:
         rows = np.argsort(-np.where(allowed[0], counts, -1), kind="stable")[: min(k, int(allowed.sum()))]
         return rows[None].astype(np.int32)
 
+    @staged("rank")
     def _scores(self, field_: Field) -> Float64[np.ndarray, "B K"]:
         if self.model.ranker is None:
             return fallback_scores(field_, self.model.flow.signals)
@@ -291,8 +345,8 @@ class Recommender:
 
     def _places(self, field_: Field, rows: Int32[np.ndarray, " K"]) -> tuple[np.ndarray, Float64[np.ndarray, " K"]]:
         """Where each asked row stands in the field, and its score."""
-        order = np.argsort(field_.candidates[0], kind="stable")
-        places = order[np.searchsorted(field_.candidates[0], rows, sorter=order)]
+        rising = field_.candidates[0, ::-1]  # `distinct` leaves them falling
+        places = len(rising) - 1 - np.searchsorted(rising, rows)
         return places, self._scores(field_)[0, places]
 
     def _order(self, scores: Float64[np.ndarray, " K"], rows: Int32[np.ndarray, " K"]) -> np.ndarray:
@@ -301,42 +355,70 @@ class Recommender:
         known = rows < len(counts)
         return np.lexsort((-np.where(known, counts[np.where(known, rows, 0)], -1), -scores))
 
-    def _ranked(
-        self,
-        item_id: str,
-        score: float,
-        rank: int,
-        index: int,
-        field_: Field,
-        place: int,
-        notes: tuple[Fallback, ...],
-        parts: bool,
-    ) -> RankedItem:
-        shown = self._parts(field_, place) if parts else {}
-        cold = field_.candidates[0, place] >= self.model.flow.num_fitted
-        fallbacks = notes or ((Fallback.COLD_ITEM,) if cold else ())
-        return RankedItem(item_id=item_id, score=score, rank=rank, index=index, parts=shown, fallbacks=fallbacks)
+    def _parts(self, field_: Field, places: np.ndarray) -> list[dict[str, float]]:
+        names = [signal.name for signal in self.model.flow.signals]
+        return [dict(zip(names, row, strict=True)) for row in field_.scores[0, places].tolist()]
 
-    def _parts(self, field_: Field, place: int) -> dict[str, float]:
-        names = (signal.name for signal in self.model.flow.signals)
-        return dict(zip(names, map(float, field_.scores[0, place]), strict=True))
-
-    def _ranking(self, states: States, ranked: Sequence[RankedItem]) -> Ranking:
+    def _ranking(self, states: States, ranked: RankedColumns) -> Ranking:
         fallbacks = [Fallback.UNKNOWN_USER] if states.histories.num_events == 0 else []
         fallbacks += [Fallback.RANKER_UNAVAILABLE] if self.model.ranker is None else []
-        fallbacks += dict.fromkeys(note for item in ranked for note in item.fallbacks)
-        return Ranking(items=tuple(ranked), snapshot_id=self.snapshot_id, fallbacks=tuple(fallbacks))
+        fallbacks += dict.fromkeys(note for place in sorted(ranked.fallbacks) for note in ranked.fallbacks[place])
+        return Ranking(items=ranked, snapshot_id=self.snapshot_id, fallbacks=tuple(fallbacks))
 
-    def _id(self, field_: Field, place: int) -> str:
-        return self.items.catalogue.ids.ids[int(field_.candidates[0, place])]
-
-    def _memories(self, states: States, row: int, user: User, k: int) -> tuple[Remembered, ...]:
+    def _heaviest(self, states: States, row: int, k: int) -> list[_Spoke]:
+        """The k events that speak most for item `row`, the heaviest first."""
         weights, sources = evidence(self.model.flow.matchers, states, row)
-        best = [int(i) for i in np.argsort(-weights, kind="stable")[:k] if weights[i] > 0]
-        events = events_of(states.histories.take(np.array([0])), self.items, user.user_id)
+        best = np.argsort(-weights, kind="stable")[:k]
+        return [_Spoke(int(i), float(weights[i]), sources[i]) for i in best if weights[i] > 0]
+
+    def _memories(
+        self,
+        states: States,
+        user: User,
+        heaviest: Sequence[_Spoke],
+        changes: Mapping[int, Float64[np.ndarray, " Q"]],
+        place: int,
+    ) -> tuple[Remembered, ...]:
+        shown = np.isin(np.arange(states.histories.num_events), [each.event for each in heaviest])
+        events = events_of(states.histories.keep(shown), self.items, user.user_id)
+        by_event = dict(zip(np.flatnonzero(shown).tolist(), events, strict=True))
         return tuple(
-            self._remembered(events[i], int(states.histories.items[i]), float(weights[i]), sources[i]) for i in best
+            replace(
+                self._remembered(
+                    by_event[each.event], int(states.histories.items[each.event]), each.weight, each.source
+                ),
+                score_change=float(changes[each.event][place]) if each.event in changes else None,
+            )
+            for each in heaviest
         )
+
+    def _changes(
+        self, states: States, rows: Int32[np.ndarray, " Q"], spoke: Sequence[Sequence[_Spoke]]
+    ) -> dict[int, Float64[np.ndarray, " Q"]]:
+        """By event, what the scores of `rows` change by where it is left out; for the heaviest events of all rows."""
+        weights: dict[int, float] = {}
+        for each in (each for heaviest in spoke for each in heaviest):
+            weights[each.event] = max(weights.get(each.event, 0.0), each.weight)
+        most = min(MAX_LEFT_OUT, max(_LEFT_OUT_EVENTS // max(states.histories.num_events, 1), 1))
+        chosen = sorted(weights, key=lambda event: (-weights[event], event))[:most]
+        if not chosen:
+            return {}
+        before = self._scores_of(states, rows)[0]
+        changes: dict[int, Float64[np.ndarray, " Q"]] = {}
+        for start in range(0, len(chosen), _LEFT_OUT_BATCH):
+            events = chosen[start : start + _LEFT_OUT_BATCH]
+            after = self._scores_of(without_each(states, events), rows)
+            changes.update(zip(events, after - before, strict=True))
+        return changes
+
+    def _scores_of(self, states: States, rows: Int32[np.ndarray, " Q"]) -> Float64[np.ndarray, "B Q"]:
+        """The scores of the same items for each of a batch of states."""
+        asked = np.tile(np.unique(rows).astype(np.int32), (len(states), 1))
+        allowed = allowed_mask(states, include_seen=self.model.settings.include_seen)
+        field_ = self.model.flow.field(states, allowed, asked)
+        scores = self._scores(field_)
+        places = (field_.candidates[:, None, :] == rows[None, :, None]).argmax(axis=2)
+        return np.take_along_axis(scores, places, axis=1)
 
     def _remembered(self, event: Event, row: int, weight: float, source: str) -> Remembered:
         return Remembered(event=event, title=self.items.item(row).title, weight=weight, source=source)

@@ -13,18 +13,32 @@ from recsys.encode.items import ItemTable
 from recsys.match import States
 from recsys.model import Model
 from recsys.types import Event, User
+from recsys.watch import staged
 
 WEEK_S = 7 * 86_400.0
 _MAX_TYPE = 2**15 - 1
 
 
+@staged("state")
 def user_state(model: Model, items: ItemTable, user: User) -> States:
     """The state of one user (B = 1); events about items that nobody has described yet are left out."""
+    histories = history_of(model, items, user).without_types(model.settings.ignored_types)
+    return States(histories=histories, now=np.array([time_of(model, histories, user)]), items=items)
+
+
+def history_of(model: Model, items: ItemTable, user: User) -> Histories:
+    """One history (B = 1): what the snapshot holds of the user and the events that came since, of whatever type."""
     past = remembered(model, user)
     fresh = [event for event in news(model, past, user) if items.catalogue.ids.get(event.item_id) is not None]
-    histories = _joined(past, fresh, items, model.settings.ignored_types) if fresh else past
-    histories = histories.without_types(model.settings.ignored_types)
-    return States(histories=histories, now=np.array([_now(model, histories, user)]), items=items)
+    return _joined(past, fresh, items, model.settings.ignored_types) if fresh else past
+
+
+def without_each(states: States, places: Sequence[int]) -> States:
+    """The one state (B = 1) once for each of `places`, with the event at that place of its history left out."""
+    whole = states.histories.take(np.zeros(len(places), np.int64))
+    left = np.ones(whole.num_events, bool)
+    left[whole.indptr[:-1] + np.asarray(places)] = False
+    return States(histories=whole.keep(left), now=np.repeat(states.now, len(places)), items=states.items)
 
 
 def remembered(model: Model, user: User) -> Histories:
@@ -84,7 +98,7 @@ def _times(past: Histories, events: Sequence[Event]) -> np.ndarray:
     return out
 
 
-def _now(model: Model, histories: Histories, user: User) -> float:
+def time_of(model: Model, histories: Histories, user: User) -> float:
     """The time of the question; the last event's where none is given or the clock is not absolute.
 
     At most a week after the newest event known: what a model learnt of time ends there, and asking an archive of 2016

@@ -5,9 +5,10 @@ Nothing in this file imports torch, faiss or lightgbm: the client installs witho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import overload
 
 MAX_ID_BYTES = 256
 MAX_TEXT_BYTES = 8 * 1024
@@ -57,7 +58,7 @@ class User:
     """
 
     user_id: str = ""
-    events: tuple[Event, ...] = ()
+    events: Sequence[Event] = ()
     replace_history: bool = False
     now: float | None = None
 
@@ -68,6 +69,33 @@ class Candidate:
 
     item_id: str = ""
     text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateColumns(Sequence[Candidate]):
+    """Candidates as two columns; one is made when it is looked at."""
+
+    item_ids: Sequence[str]
+    texts: Sequence[str]
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> CandidateColumns:
+        """Any candidates as columns."""
+        if isinstance(candidates, CandidateColumns):
+            return candidates
+        return cls([each.item_id for each in candidates], [each.text for each in candidates])
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @overload
+    def __getitem__(self, at: int) -> Candidate: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Candidate]: ...
+    def __getitem__(self, at: int | slice) -> Candidate | Sequence[Candidate]:
+        if isinstance(at, slice):
+            return CandidateColumns(self.item_ids[at], self.texts[at])
+        return Candidate(item_id=self.item_ids[at], text=self.texts[at])
 
 
 class Fallback(StrEnum):
@@ -96,23 +124,68 @@ class RankedItem:
     fallbacks: tuple[Fallback, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RankedColumns(Sequence[RankedItem]):
+    """The rows of an answer as columns, the best first; a row is made when it is looked at.
+
+    `fallbacks` of the few rows that have some, by place; `parts` of every row, or of none.
+    """
+
+    item_ids: Sequence[str]
+    scores: Sequence[float]
+    indices: Sequence[int]
+    fallbacks: Mapping[int, tuple[Fallback, ...]] = field(default_factory=dict)
+    parts: Sequence[Mapping[str, float]] = ()
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @overload
+    def __getitem__(self, at: int) -> RankedItem: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[RankedItem]: ...
+    def __getitem__(self, at: int | slice) -> RankedItem | Sequence[RankedItem]:
+        places = range(len(self))[at]
+        return self._row(places) if isinstance(places, int) else tuple(map(self._row, places))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.item_ids), tuple(self.scores)))
+
+    def _row(self, place: int) -> RankedItem:
+        return RankedItem(
+            item_id=self.item_ids[place],
+            score=self.scores[place],
+            rank=place + 1,
+            index=self.indices[place],
+            parts=self.parts[place] if self.parts else {},
+            fallbacks=self.fallbacks.get(place, ()),
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
     """An answer: rows by falling score, and what it had to do without."""
 
-    items: tuple[RankedItem, ...]
+    items: Sequence[RankedItem]
     snapshot_id: str
     fallbacks: tuple[Fallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """A past event that speaks for an item. `source` is the matcher that read it, `weight` its share there."""
+    """A past event that speaks for an item. `source` is the matcher that read it, `weight` its share there.
+
+    `score_change`: what the item's score would change by had the event not happened; None where that was not computed.
+    """
 
     event: Event
     title: str
     weight: float
     source: str
+    score_change: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,12 @@ PATH="$PWD/$generator/bin:$PATH" "$generator/bin/python" -m grpc_tools.protoc -I
     --python_out=. --pyi_out=. --grpc_python_out=. --mypy_grpc_out=. proto/recsys/v1/*.proto
 [ -f recsys/v1/__init__.py ] || : > recsys/v1/__init__.py
 
+# What Envoy reads to translate JSON; the details of errors are part of it.
+common=$("$python" -c 'import google.rpc, pathlib; print(pathlib.Path(list(google.rpc.__path__)[0]).parents[1])')
+"$generator/bin/python" -m grpc_tools.protoc -I proto -I third_party -I "$common" --include_imports \
+    --descriptor_set_out=deploy/recsys.v1.pb proto/recsys/v1/*.proto \
+    google/rpc/error_details.proto google/rpc/status.proto
+
 # An API change that breaks clients of v1 fails here.
 if [ "${1:-}" = baseline ] || [ ! -f "$baseline" ]; then
     [ ! -f "$baseline" ] || "$buf" breaking proto --against "$baseline"

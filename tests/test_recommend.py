@@ -312,6 +312,40 @@ class TestExplain:
         assert weights == sorted(weights, reverse=True)
         assert min(weights) > 0
 
+    def test_a_memorys_worth_is_the_score_without_it(self, recommender: Recommender) -> None:
+        life = walker(90, 60, 22)
+        [told] = recommender.explain(life, ["i23"], max_memories=2)
+        for memory in told.memories:
+            others = tuple(event for event in life.events if event.item_id != memory.event.item_id)
+            ranked = recommender.rank(replace(life, events=others), candidates("i23"))
+            assert memory.score_change == pytest.approx(ranked.items[0].score - told.score, abs=1e-5)
+        assert told.memories[0].score_change < 0  # the step before is what lifts the next one
+
+    def test_a_remembered_users_event_is_left_out_of_what_the_snapshot_holds(self, store: Recommender) -> None:
+        user = User(user_id=store.model.users.ids[0])
+        held = store.history(user)
+        item_id = held[-1].item_id
+        [told] = store.explain(user, [item_id], max_memories=1)
+        gone = told.memories[0].event
+        left = [event for event in held if event != gone]
+        assert len(left) == len(held) - 1
+        asked = User(user_id=user.user_id, events=tuple(left), replace_history=True, now=held[-1].timestamp)
+        whole = replace(asked, events=tuple(held))
+        before, after = (store.rank(each, candidates(item_id)).items[0].score for each in (whole, asked))
+        [again] = store.explain(whole, [item_id], max_memories=1)
+        assert again.memories[0].score_change == pytest.approx(after - before, abs=1e-5)
+
+    def test_the_work_of_an_explanation_is_bounded(
+        self, recommender: Recommender, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("recsys.recommend.MAX_LEFT_OUT", 2)
+        told = recommender.explain(walker(90, 60, 20, 21, 22), ["i23", "i61"], max_memories=5)
+        memories = [memory for each in told for memory in each.memories]
+        known = {memory.event.item_id for memory in memories if memory.score_change is not None}
+        assert len(known) == 2
+        heaviest = max(memories, key=lambda memory: memory.weight)
+        assert heaviest.score_change is not None
+
     def test_a_new_item_is_explained_by_its_like(self, recommender: Recommender) -> None:
         [told] = recommender.with_items([NEW]).explain(walker(90, 60, 22), ["new"])
         assert told.memories[0].event.item_id == "i22"

@@ -32,7 +32,12 @@ def model(*, timestamps: bool = True) -> Model:
     items = table_of(dataset.catalogue.items)
     settings = ModelSettings(encoder=None, encoder_fingerprint="e", include_seen=False)
     return Model(
-        settings=settings, items=items, users=dataset.users, histories=histories, flow=Flow((), 5), ranker=None
+        settings=settings,
+        items=items,
+        users=dataset.users,
+        histories=histories,
+        flow=Flow((), np.ones(5, bool)),
+        ranker=None,
     )
 
 

@@ -23,9 +23,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 config_app = typer.Typer(help="What is set, and where.", no_args_is_help=True)
+token_app = typer.Typer(help="Tokens for callers of a server.", no_args_is_help=True)
 
 START, LEARN, ASK, RUN, MOVE = "Start here", "Learn", "Ask", "Run", "Move data"
 app.add_typer(config_app, name="config", rich_help_panel=RUN)
+app.add_typer(token_app, name="token", rich_help_panel=RUN)
 
 Json = Annotated[
     str | None,
@@ -236,9 +238,24 @@ def serve(
     store: Store = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback it wants TLS.")] = None,
     port: Port = None,
-    insecure: Annotated[bool | None, typer.Option("--insecure", help="Plain text beyond loopback.")] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Plain text, or no credentials, beyond loopback.")
+    ] = None,
     tls_certificate: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM certificate chain.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM private key.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="PEM private key, of mode 0600.")] = None,
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Let only callers in that have a certificate of this authority.")
+    ] = None,
+    access: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Credentials, tenants and limits; see docs/security.md.")
+    ] = None,
+    health_port: Annotated[int | None, typer.Option(help="A second port, for health alone, in plain text.")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="An HTTP port on loopback for metrics and the memory page; none by default.")
+    ] = None,
+    tracing: Annotated[
+        bool | None, typer.Option("--tracing", help="Send OpenTelemetry spans, as the OTEL_* variables say.")
+    ] = None,
     reflection: Annotated[bool | None, typer.Option(help="Let clients list the services.")] = None,
     config: Config = None,
     json: Json = None,
@@ -255,6 +272,11 @@ def serve(
         "server.insecure": insecure,
         "server.tls_certificate_path": tls_certificate,
         "server.tls_key_path": tls_key,
+        "server.tls_client_ca_path": tls_client_ca,
+        "server.access_path": access,
+        "server.health_port": health_port,
+        "server.admin_http.port": admin_port,
+        "server.tracing": tracing,
         "server.reflection": reflection,
     }
     serve(_settings(config, flags), Output(json_to=json))
@@ -380,6 +402,54 @@ def export(
     export(settings, Output(json_to=json), folder=folder, form=form, from_store=from_store)
 
 
+_UserArgument = Annotated[str, typer.Argument(metavar="USER", help="The user's id.")]
+
+
+@app.command("delete-user", rich_help_panel=MOVE)
+def delete_user(
+    user_id: _UserArgument,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    target: Target = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Erase a user from the event store, or from a server's answers, store and snapshots."""
+    from recsys.cli.erasing import delete_user
+    from recsys.cli.output import Output
+
+    settings = _settings(config, {"paths.snapshots": snapshots, "paths.store": store})
+    delete_user(settings, Output(json_to=json), user_id=user_id, target=target)
+
+
+@app.command("export-user", rich_help_panel=MOVE)
+def export_user(
+    user_id: _UserArgument,
+    file: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Where the lines go; else standard output.")
+    ] = None,
+    snapshots: Snapshots = None,
+    store: Store = None,
+    target: Target = None,
+    config: Config = None,
+) -> None:
+    """Write all that is held of a user as JSON lines."""
+    from recsys.cli.erasing import export_user
+    from recsys.cli.output import Output
+
+    settings = _settings(config, {"paths.snapshots": snapshots, "paths.store": store})
+    export_user(settings, Output(), user_id=user_id, target=target, file=file)
+
+
+@app.command(rich_help_panel=RUN)
+def sweep(snapshots: Snapshots = None, store: Store = None, config: Config = None, json: Json = None) -> None:
+    """Take what erased users left out of the store's files and the snapshots; a server does so by itself."""
+    from recsys.cli.erasing import sweep
+    from recsys.cli.output import Output
+
+    sweep(_settings(config, {"paths.snapshots": snapshots, "paths.store": store}), Output(json_to=json))
+
+
 @app.command(rich_help_panel=RUN)
 def status(snapshots: Snapshots = None, target: Target = None, config: Config = None, json: Json = None) -> None:
     """Show the snapshots, their sizes, figures and soundness, or what a server serves."""
@@ -390,13 +460,80 @@ def status(snapshots: Snapshots = None, target: Target = None, config: Config = 
     status(Output(json_to=json), root=settings.paths.snapshots, target=target)
 
 
+_TokenFile = Annotated[Path, typer.Option("--file", metavar="FILE", help="The server's file of tokens.")]
+
+
+@token_app.command("new")
+def token_new(
+    file: _TokenFile,
+    tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose data the token opens.")],
+    scope: Annotated[list[str], typer.Option(metavar="NAME", help="rank, read, write, admin or erase; repeatable.")],
+    days: Annotated[float | None, typer.Option(min=0, help="How long it holds; else until it is revoked.")] = None,
+    json: Json = None,
+) -> None:
+    """Make a token and show it, once; the file keeps its hash."""
+    from recsys.cli.output import Output
+    from recsys.cli.tokens import new
+
+    new(Output(json_to=json), file=file, tenant=tenant, scopes=scope, days=days)
+
+
+@token_app.command("list")
+def token_list(file: _TokenFile, json: Json = None) -> None:
+    """Show which tokens there are."""
+    from recsys.cli.output import Output
+    from recsys.cli.tokens import show
+
+    show(Output(json_to=json), file=file)
+
+
+@token_app.command("revoke")
+def token_revoke(
+    token_id: Annotated[str, typer.Argument(metavar="ID", help="As `recsys token list` shows it.")],
+    file: _TokenFile,
+    json: Json = None,
+) -> None:
+    """Refuse a token from now on; a running server notices within a second."""
+    from recsys.cli.output import Output
+    from recsys.cli.tokens import revoke
+
+    revoke(Output(json_to=json), file=file, token_id=token_id)
+
+
+@app.command(rich_help_panel=RUN)
+def activate(
+    snapshot: Annotated[str, typer.Argument(help="Its id; `recsys status` lists them.")],
+    force: Annotated[bool, typer.Option("--force", help="Do not compare its answers with those of today.")] = False,
+    snapshots: Snapshots = None,
+    target: Target = None,
+    config: Config = None,
+    json: Json = None,
+) -> None:
+    """Change a server over to a snapshot, once it answers what was asked of late; or name the one to start with."""
+    from recsys.cli.changeover import activate
+    from recsys.cli.output import Output
+
+    settings = _settings(config, {"paths.snapshots": snapshots})
+    activate(Output(json_to=json), root=settings.paths.snapshots, target=target, snapshot_id=snapshot, force=force)
+
+
+@app.command(rich_help_panel=RUN)
+def rollback(target: Annotated[str, typer.Option(metavar="HOST:PORT", help="The server.")], json: Json = None) -> None:
+    """Let a server go back to the snapshot that served before, at once."""
+    from recsys.cli.changeover import rollback
+    from recsys.cli.output import Output
+
+    rollback(Output(json_to=json), target=target)
+
+
 @config_app.command("show")
 def config_show(config: Config = None, json: Json = None) -> None:
     """Show each setting's value, and where it came from."""
     from recsys.cli.output import Output, table
-    from recsys.config import load_settings
+    from recsys.config import load_settings, without_password
 
-    output, origins = Output(json_to=json), load_settings(config).origins
+    output = Output(json_to=json)
+    origins = {key: (without_password(value), origin) for key, (value, origin) in load_settings(config).origins.items()}
     output.show(table(("key", "value", "from"), [(key, value, origin) for key, (value, origin) in origins.items()]))
     output.result({key: {"value": value, "from": origin} for key, (value, origin) in origins.items()})
 
@@ -409,8 +546,12 @@ def _refuse(flag: str, others: dict[str, Any]) -> None:
 
 
 def _settings(path: Path | None, flags: dict[str, Any] | None = None) -> Settings:
-    from recsys.config import load_settings
+    from recsys.config import load_settings, without_password
 
+    store = (flags or {}).get("paths.store")
+    if without_password(store) != store:
+        reason = "a password among the arguments is seen by all of this machine: set RECSYS_PATHS__STORE instead"
+        raise InvalidInput.of("--store", without_password(store), reason)
     try:
         return load_settings(path, flags).settings
     except InvalidInput as error:
@@ -419,7 +560,8 @@ def _settings(path: Path | None, flags: dict[str, Any] | None = None) -> Setting
 
 def _with_flags(violation: Violation) -> Violation:
     """The settings know nothing of flags; whoever typed one wants to read which one helps."""
-    if violation.field != "host":
-        return violation
-    flags = "plain text beyond loopback needs --insecure, or TLS: --tls-certificate and --tls-key"
-    return Violation(violation.field, violation.value, flags)
+    flags = {
+        "host": "plain text beyond loopback needs --insecure, or TLS: --tls-certificate and --tls-key",
+        "access_path": "calls from beyond loopback need credentials: --access, or --insecure",
+    }
+    return Violation(violation.field, violation.value, flags.get(violation.field, violation.reason))

@@ -6,11 +6,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from recsys.cli.output import Output, table
-from recsys.cli.snapshots import current_snapshot
+from recsys.cli.snapshots import current_snapshot, store_exists
 from recsys.cli.words import day, earlier, reasons, what_happened
 from recsys.client import RecsysClient
 from recsys.config import Settings
@@ -34,7 +33,7 @@ class Answer(Protocol):
     """Rows by falling score, and what the answer had to do without."""
 
     @property
-    def items(self) -> tuple[RankedItem, ...]: ...
+    def items(self) -> Sequence[RankedItem]: ...
     @property
     def fallbacks(self) -> tuple[Fallback, ...]: ...
 
@@ -107,18 +106,19 @@ class There:
 def engine(settings: Settings, target: str | None) -> Iterator[Engine]:
     """The server at `target`, else the current snapshot with what the store has beyond it, if there is a store."""
     if target is not None:
-        with RecsysClient(target, timeout_s=CALL_TIMEOUT_S) as client:
+        with RecsysClient.from_environment(target, timeout_s=CALL_TIMEOUT_S) as client:
             yield There(client)
         return
     root = settings.paths.snapshots
     recommender = Recommender.open(root, current_snapshot(root))
-    if not _exists(settings.paths.store):
+    if not store_exists(settings.paths.store):
         yield Here(recommender, lambda user_id: ())
         return
     with EventStore.open(settings.paths.store) as store:
         seq = recommender.store_seq
         items = store.items(after_seq=seq)
         known = recommender.with_items(items) if items else recommender
+        known = known.without_users(sorted(store.erased_among(known.user_ids, after_seq=seq)))
         yield Here(known, lambda user_id: store.user_events(user_id, after_seq=seq))
 
 
@@ -236,8 +236,3 @@ def _empty_categories(found: Engine, user: User, categories: Sequence[str]) -> I
     """A note for each category that no item has: even with nothing excluded, nothing is found in it."""
     empty = (each for each in categories if not found.recommend(user, 1, (), (each,), True).items)
     return (f"--category {each}: no item has this category" for each in empty)
-
-
-def _exists(store: str) -> bool:
-    """Whether there is a store to ask: nobody wants one made by asking."""
-    return "://" in store or Path(store).is_file()

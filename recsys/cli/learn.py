@@ -13,7 +13,7 @@ from rich.console import RenderableType
 
 from recsys.cli.output import Output, table
 from recsys.cli.progress import progress
-from recsys.cli.snapshots import current_snapshot
+from recsys.cli.snapshots import current_snapshot, store_exists
 from recsys.config import Settings
 from recsys.data.catalogue import Catalogue
 from recsys.data.dataset import Dataset, load_dataset
@@ -26,6 +26,7 @@ from recsys.evaluate.cold import cold_items
 from recsys.model import Model
 from recsys.snapshot import open_snapshot
 from recsys.store import EventStore
+from recsys.train.erase import without_users
 from recsys.train.fit import TrainConfig
 from recsys.train.further import train_further
 from recsys.train.publish import publish
@@ -108,7 +109,7 @@ def train_from(
     found = open_snapshot(root, current_snapshot(root) if snapshot == "current" else snapshot)
     told = _told(settings, data, from_store, lenient)
     output.show(str(told.dataset.report))
-    model = Model.load(found.path)
+    model = _of_the_living(settings, Model.load(found.path))
     with text_encoder(settings) as encoder, progress(silent=output.only_json) as report_progress:
         encoder_of_snapshot(model, encoder)
         model, report = train_further(model, told.dataset, encoder, replay=replay, progress=report_progress)
@@ -120,6 +121,15 @@ def train_from(
     output.show(table(("events", "before", "after"), rows, numbers=(1, 2)))
     output.show(f"\nsnapshot {snapshot_id} is current in {root}")
     output.result({"snapshot_id": snapshot_id, "snapshots": root, "from": found.snapshot_id, "forgetting": report})
+
+
+def _of_the_living(settings: Settings, model: Model) -> Model:
+    """The model without the users that the store erased since: what comes of it may reach beyond their tombstones."""
+    if not store_exists(settings.paths.store):
+        return model
+    with EventStore.open(settings.paths.store) as store:
+        erased = store.erased_among(model.users.ids, after_seq=model.settings.store_seq)
+    return without_users(model, erased) if erased else model
 
 
 def encoder_of_snapshot(model: Model, encoder: TextEncoder) -> None:

@@ -20,3 +20,8 @@ def current_snapshot(root: Path) -> str:
     """The current one's id. Raises NotFound where there is none, DamagedSnapshot where CURRENT cannot be read."""
     some_snapshots(root)
     return current_id(root)
+
+
+def store_exists(store: str) -> bool:
+    """Whether there is a store to ask: nobody wants one made by asking."""
+    return "://" in store or Path(store).is_file()

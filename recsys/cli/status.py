@@ -47,7 +47,7 @@ def status(output: Output, *, root: Path, target: str | None) -> None:
 
 
 def _server(output: Output, target: str) -> dict[str, Any]:
-    with RecsysClient(target, timeout_s=_CALL_TIMEOUT_S) as client:
+    with RecsysClient.from_environment(target, timeout_s=_CALL_TIMEOUT_S) as client:
         state = asdict(client.serving_state())
     output.show(
         f"{target} serves snapshot {state['serving']['snapshot_id']}: {state['num_users']:,} users, "

@@ -8,16 +8,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import polars as pl
 
 from recsys.cli.output import Output
 from recsys.cli.progress import progress
-from recsys.cli.snapshots import current_snapshot
+from recsys.cli.snapshots import current_snapshot, store_exists
 from recsys.config import Settings
 from recsys.data.catalogue import Catalogue
 from recsys.data.columns import EventColumns, id_column
 from recsys.data.dataset import Dataset, load_dataset
 from recsys.data.export import WRITERS, event_frame, write_events, write_items
+from recsys.data.ids import IdMap
 from recsys.data.readers import open_tables, readable
 from recsys.data.report import ValidationReport
 from recsys.data.validate import bad_rows, event_rules
@@ -54,7 +56,7 @@ def export(settings: Settings, output: Output, *, folder: Path, form: str, from_
     """Writes events.FORM and items.FORM into `folder`, as `recsys train` reads them."""
     if f".{form}" not in WRITERS:
         raise InvalidInput.of("format", form, f"known: {', '.join(each.removeprefix('.') for each in WRITERS)}")
-    events, catalogue = _of_store(settings.paths.store) if from_store else _of_snapshot(settings.paths.snapshots)
+    events, catalogue = _of_store(settings.paths.store) if from_store else _of_snapshot(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_events(events, folder / f"events.{form}")
     write_items(catalogue, folder / f"items.{form}")
@@ -128,9 +130,14 @@ def _of_store(where: str) -> tuple[pl.DataFrame, Catalogue]:
     return frame, Catalogue([*known, *bare])
 
 
-def _of_snapshot(root: Path) -> tuple[pl.DataFrame, Catalogue]:
+def _of_snapshot(settings: Settings) -> tuple[pl.DataFrame, Catalogue]:
+    """Without the users that the store erased since."""
+    root = settings.paths.snapshots
     model = Model.load(open_snapshot(root, current_snapshot(root)).path)
-    catalogue, histories = model.items.catalogue, model.histories
+    erased = _erased(settings.paths.store, model)
+    kept = [row for row, user_id in enumerate(model.users) if user_id not in erased]
+    catalogue, histories = model.items.catalogue, model.histories.take(np.array(kept, np.int64))
+    users = IdMap((model.users.ids[row] for row in kept), name="user_id")
     report = ValidationReport(
         source=str(root),
         events_read=histories.num_events,
@@ -138,5 +145,12 @@ def _of_snapshot(root: Path) -> tuple[pl.DataFrame, Catalogue]:
         items_read=len(catalogue),
         items_kept=len(catalogue),
     )
-    dataset = Dataset(catalogue=catalogue, users=model.users, histories=histories, report=report)
+    dataset = Dataset(catalogue=catalogue, users=users, histories=histories, report=report)
     return event_frame(dataset), catalogue
+
+
+def _erased(where: str, model: Model) -> frozenset[str]:
+    if not store_exists(where):
+        return frozenset()
+    with EventStore.open(where) as store:
+        return store.erased_among(model.users.ids, after_seq=model.settings.store_seq)

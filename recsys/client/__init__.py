@@ -10,18 +10,40 @@ NotFound, SnapshotError, DeadlineExceeded, Unavailable, or RecsysError itself.
 
 from recsys.client.aio import AsyncRecsysClient
 from recsys.client.channel import TlsConfig
-from recsys.client.results import MemoryPage, RankedPage, ServingInfo, ServingState, SnapshotInfo, SnapshotPage, Written
+from recsys.client.results import (
+    Activated,
+    Erased,
+    EventBatch,
+    HeldEvent,
+    HeldRanking,
+    MemoryPage,
+    RankedPage,
+    Replay,
+    ServingInfo,
+    ServingState,
+    SnapshotInfo,
+    SnapshotPage,
+    UserExport,
+    Written,
+)
 from recsys.client.sync import RecsysClient
 
 __all__ = [
+    "Activated",
     "AsyncRecsysClient",
+    "Erased",
+    "EventBatch",
+    "HeldEvent",
+    "HeldRanking",
     "MemoryPage",
     "RankedPage",
     "RecsysClient",
+    "Replay",
     "ServingInfo",
     "ServingState",
     "SnapshotInfo",
     "SnapshotPage",
     "TlsConfig",
+    "UserExport",
     "Written",
 ]

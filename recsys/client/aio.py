@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import grpc
 
 from recsys.client import calls, channel, results
-from recsys.client.channel import TlsConfig
+from recsys.client.channel import TlsConfig, Token
 from recsys.errors import DeadlineExceeded, Unavailable
 from recsys.types import Candidate, Event, Explanation, Item, User
+from recsys.v1 import ingest_service_pb2 as ingest_pb
+from recsys.v1 import memory_service_pb2 as memory_pb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,26 +25,47 @@ T = TypeVar("T")
 
 POLL_S = 0.05
 
+Batch = Iterable[Event] | results.EventBatch
+Batches = Iterable[Batch] | AsyncIterable[Batch]
+
 
 class AsyncRecsysClient:
     """One channel for all calls of one event loop. Plain text without `tls`.
 
-    `timeout_s` is the deadline of a call, where the method takes none of its own; `token` goes as a bearer token.
+    `timeout_s` is the deadline of a call, where the method takes none of its own. `token` goes as a bearer token, to
+    this machine or over TLS only; a function gives a new one at each call.
     """
 
     def __init__(
-        self, target: str, *, token: str | None = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
+        self, target: str, *, token: Token = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
     ) -> None:
-        channel.check(target, timeout_s)
+        channel.check(target, timeout_s, token=token, tls=tls)
         self._target = target
         self._timeout_s = timeout_s
-        self._metadata = channel.metadata(token)
+        self._token = token
+        channel.metadata(token)  # a wrong one is told at once
         options = channel.channel_options()
         if tls:
             self._channel = grpc.aio.secure_channel(target, tls.credentials(), options)
         else:
             self._channel = grpc.aio.insecure_channel(target, options)
         self._methods: dict[str, Any] = {}
+        self._stream_events: Any = self._channel.stream_stream(
+            calls.STREAM_EVENTS,
+            request_serializer=ingest_pb.StreamEventsRequest.SerializeToString,
+            response_deserializer=ingest_pb.StreamEventsResponse.FromString,
+        )
+        self._export_user: Any = self._channel.unary_stream(
+            calls.EXPORT_USER,
+            request_serializer=memory_pb.ExportUserRequest.SerializeToString,
+            response_deserializer=memory_pb.ExportUserResponse.FromString,
+        )
+
+    @classmethod
+    def from_environment(cls, target: str, *, timeout_s: float = 0.25) -> Self:
+        """With the token and the TLS files that `channel.credentials_from_environment` finds."""
+        found = channel.credentials_from_environment()
+        return cls(target, token=found.token, tls=found.tls, timeout_s=timeout_s)
 
     async def rank_items(
         self,
@@ -109,6 +132,29 @@ class AsyncRecsysClient:
         """Up to 1,000 events, all or none. Retries are safe: a request id is made where none is given."""
         return await self._run(calls.write_events(events, request_id), timeout_s)
 
+    async def stream_events(
+        self, batches: Batches, *, timeout_s: float | None = None
+    ) -> AsyncIterator[results.Written]:
+        """Sends batches of up to 1,000 events as they come; yields the acknowledgement of each, in order.
+
+        The server reads on once it has acknowledged, so `batches` is asked for the next no faster than the disk takes
+        them; it is iterated in the event loop. The stream ends at the first batch that is refused, with its error;
+        what was not acknowledged by then is safe to send again in an `EventBatch` of the same request id. A stream on
+        which nothing is sent for a minute is cancelled. Without `timeout_s` it may last an hour.
+        """
+        call = self._stream_events(
+            _requests(batches),
+            timeout=timeout_s or calls.STREAM_TIMEOUT_S,
+            metadata=channel.metadata(self._token),
+        )
+        try:
+            async for response in call:
+                yield calls.acknowledged(response)
+        except grpc.RpcError as error:
+            raise calls.to_error(error, self._target) from error
+        finally:
+            call.cancel()
+
     async def write_items(
         self, items: Iterable[Item], *, request_id: str = "", timeout_s: float | None = None
     ) -> results.Written:
@@ -127,6 +173,19 @@ class AsyncRecsysClient:
         """A user's events, newest first; with `query_text` those nearest to it in meaning."""
         return await self._run(calls.list_memories(user_id, query_text, page_size, page_token), timeout_s)
 
+    async def delete_user(self, user_id: str, *, timeout_s: float | None = None) -> results.Erased:
+        """Erases a user: gone from every later answer, and by the times of the receipt from every file."""
+        return await self._run(calls.delete_user(user_id), timeout_s)
+
+    async def export_user(self, user_id: str, *, timeout_s: float | None = None) -> results.UserExport:
+        """All that is held of a user."""
+        timeout_s = timeout_s or calls.EXPORT_TIMEOUT_S
+        call = self._export_user(calls.export_user(user_id), timeout=timeout_s, metadata=channel.metadata(self._token))
+        try:
+            return calls.exported([part async for part in call])
+        except grpc.RpcError as error:
+            raise calls.to_error(error, self._target) from error
+
     async def serving_state(self, *, timeout_s: float | None = None) -> results.ServingState:
         """What serves; raises Unavailable until a snapshot is loaded and warmed."""
         return await self._run(calls.serving_state(), timeout_s)
@@ -137,9 +196,15 @@ class AsyncRecsysClient:
         """Snapshots that can be activated, newest first."""
         return await self._run(calls.list_snapshots(page_size, page_token), timeout_s)
 
-    async def activate_snapshot(self, snapshot_id: str, *, timeout_s: float | None = None) -> results.ServingInfo:
-        """Changes over to a snapshot and says what serves now."""
-        return await self._run(calls.activate_snapshot(snapshot_id), timeout_s)
+    async def activate_snapshot(
+        self, snapshot_id: str, *, force: bool = False, timeout_s: float | None = None
+    ) -> results.Activated:
+        """Changes over to a snapshot; `force`: whatever its answers are. Raises ReplayRefused where they are off."""
+        return await self._run(calls.activate_snapshot(snapshot_id, force), timeout_s)
+
+    async def rollback_snapshot(self, *, timeout_s: float | None = None) -> results.ServingInfo:
+        """Serves at once from the snapshot before, which is kept for some minutes; raises NotFound where none is."""
+        return await self._run(calls.rollback_snapshot(), timeout_s)
 
     async def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Returns once a snapshot serves; raises DeadlineExceeded where none does in time."""
@@ -173,6 +238,17 @@ class AsyncRecsysClient:
             )
         left_s = timeout_s or call.timeout_s or self._timeout_s
         try:
-            return call.read(await self._methods[call.path](call.request, timeout=left_s, metadata=self._metadata))
+            return call.read(
+                await self._methods[call.path](call.request, timeout=left_s, metadata=channel.metadata(self._token))
+            )
         except grpc.RpcError as error:
             raise calls.to_error(error, self._target) from error
+
+
+async def _requests(batches: Batches) -> AsyncIterator[ingest_pb.StreamEventsRequest]:
+    if isinstance(batches, AsyncIterable):
+        async for batch in batches:
+            yield calls.stream_events(batch)
+    else:
+        for batch in batches:
+            yield calls.stream_events(batch)

@@ -30,9 +30,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Writes wait for the disk, activating for a snapshot to load: their own deadlines, where the caller names none.
+# Writes wait for the disk, activating for a snapshot to load, explaining ranks anew without each event: their own
+# deadlines, where the caller names none.
 WRITE_TIMEOUT_S = 5.0
+STREAM_TIMEOUT_S = 3600.0
+EXPORT_TIMEOUT_S = 30.0
+STREAM_EVENTS = "/recsys.v1.IngestService/StreamEvents"
+EXPORT_USER = "/recsys.v1.MemoryService/ExportUser"
 ACTIVATE_TIMEOUT_S = 60.0
+EXPLAIN_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,8 @@ def explain(of: str | User, item_ids: Iterable[str], max_memories: int) -> Call[
             request.user.CopyFrom(values.to_user(of))
         else:
             request.ranking_id = of
-    return Call("RankingService", "ExplainRanking", request, ranking_pb.ExplainRankingResponse, _explained)
+    response, timeout_s = ranking_pb.ExplainRankingResponse, EXPLAIN_TIMEOUT_S
+    return Call("RankingService", "ExplainRanking", request, response, _explained, timeout_s)
 
 
 def encode_texts(texts: Sequence[str]) -> Call[Float32[np.ndarray, "n D"]]:
@@ -108,6 +115,27 @@ def write_events(events: Iterable[Event], request_id: str) -> Call[results.Writt
         with building(f"events[{index}]", event):
             request.events.append(values.to_event(event))
     return Call("IngestService", "WriteEvents", request, ingest_pb.WriteEventsResponse, _written, WRITE_TIMEOUT_S)
+
+
+def stream_events(batch: Iterable[Event] | results.EventBatch) -> ingest_pb.StreamEventsRequest:
+    """One batch of a stream."""
+    events, request_id = (batch.events, batch.request_id) if isinstance(batch, results.EventBatch) else (batch, "")
+    with building("request_id", request_id):
+        request = ingest_pb.StreamEventsRequest(request_id=request_id or str(uuid.uuid4()))
+    for index, event in enumerate(events):
+        with building(f"events[{index}]", event):
+            request.events.append(values.to_event(event))
+    return request
+
+
+def acknowledged(response: ingest_pb.StreamEventsResponse) -> results.Written:
+    """That of one batch."""
+    return results.Written(
+        accepted=response.accepted_count,
+        duplicates=response.duplicate_count,
+        watermark=values.from_time(response.memory_watermark),
+        request_id=response.request_id,
+    )
 
 
 def write_items(items: Iterable[Item], request_id: str) -> Call[results.Written]:
@@ -127,6 +155,35 @@ def list_memories(user_id: str, query_text: str, page_size: int, page_token: str
     return Call("MemoryService", "ListMemories", request, memory_pb.ListMemoriesResponse, _memories)
 
 
+def delete_user(user_id: str) -> Call[results.Erased]:
+    with building("user_id", user_id):
+        request = memory_pb.DeleteUserRequest(user_id=user_id)
+    return Call("MemoryService", "DeleteUser", request, memory_pb.DeleteUserResponse, _erased, WRITE_TIMEOUT_S)
+
+
+def export_user(user_id: str) -> memory_pb.ExportUserRequest:
+    with building("user_id", user_id):
+        return memory_pb.ExportUserRequest(user_id=user_id)
+
+
+def exported(parts: Sequence[memory_pb.ExportUserResponse]) -> results.UserExport:
+    """The messages of one export as one value."""
+    times = (values.optional_time(part, "delete_time") for part in parts)
+    return results.UserExport(
+        events=tuple(
+            results.HeldEvent(event=values.from_event(row.event), source=row.source)
+            for part in parts
+            for row in part.events
+        ),
+        rankings=tuple(
+            results.HeldRanking(ranking_id=row.ranking_id, item_ids=tuple(row.item_ids))
+            for part in parts
+            for row in part.rankings
+        ),
+        erased_at=next((time for time in times if time is not None), None),
+    )
+
+
 def serving_state() -> Call[results.ServingState]:
     request = admin_pb.GetServingStateRequest()
     return Call("AdminService", "GetServingState", request, admin_pb.GetServingStateResponse, _state)
@@ -138,11 +195,17 @@ def list_snapshots(page_size: int, page_token: str) -> Call[results.SnapshotPage
     return Call("AdminService", "ListSnapshots", request, admin_pb.ListSnapshotsResponse, _snapshots)
 
 
-def activate_snapshot(snapshot_id: str) -> Call[results.ServingInfo]:
+def activate_snapshot(snapshot_id: str, force: bool) -> Call[results.Activated]:
     with building("snapshot_id", snapshot_id):
-        request = admin_pb.ActivateSnapshotRequest(snapshot_id=snapshot_id)
+        request = admin_pb.ActivateSnapshotRequest(snapshot_id=snapshot_id, force=force)
     response, timeout_s = admin_pb.ActivateSnapshotResponse, ACTIVATE_TIMEOUT_S
     return Call("AdminService", "ActivateSnapshot", request, response, _activated, timeout_s)
+
+
+def rollback_snapshot() -> Call[results.ServingInfo]:
+    request = admin_pb.RollbackSnapshotRequest()
+    response, timeout_s = admin_pb.RollbackSnapshotResponse, ACTIVATE_TIMEOUT_S
+    return Call("AdminService", "RollbackSnapshot", request, response, _rolled_back, timeout_s)
 
 
 def to_error(error: grpc.RpcError, target: str) -> RecsysError:
@@ -202,6 +265,18 @@ def _written(response: ingest_pb.WriteEventsResponse | ingest_pb.WriteItemsRespo
     )
 
 
+def _erased(response: memory_pb.DeleteUserResponse) -> results.Erased:
+    return results.Erased(
+        events=response.event_count,
+        memories=response.memory_count,
+        rankings=response.ranking_count,
+        at=values.from_time(response.delete_time),
+        live_files_clean=values.from_time(response.live_files_clean_time),
+        snapshots_clean=values.from_time(response.snapshots_clean_time),
+        request_digests_expire=values.from_time(response.request_digests_expire_time),
+    )
+
+
 def _memories(response: memory_pb.ListMemoriesResponse) -> results.MemoryPage:
     return results.MemoryPage(
         memories=tuple(map(values.from_memory, response.memories)),
@@ -236,5 +311,27 @@ def _snapshot(snapshot: admin_pb.Snapshot) -> results.SnapshotInfo:
     )
 
 
-def _activated(response: admin_pb.ActivateSnapshotResponse) -> results.ServingInfo:
+def _activated(response: admin_pb.ActivateSnapshotResponse) -> results.Activated:
+    return results.Activated(
+        serving=_serving(response.serving),
+        previous=_serving(response.previous) if response.HasField("previous") else None,
+        replay=_replay(response.replay) if response.HasField("replay") else None,
+    )
+
+
+def _replay(replay: admin_pb.Replay) -> results.Replay:
+    def number(name: str) -> float | None:
+        return getattr(replay, name) if replay.HasField(name) else None
+
+    return results.Replay(
+        num_requests=replay.request_count,
+        num_errors=replay.error_count,
+        overlap=number("mean_overlap"),
+        correlation=number("mean_rank_correlation"),
+        old_ms=number("old_latency_ms"),
+        new_ms=number("new_latency_ms"),
+    )
+
+
+def _rolled_back(response: admin_pb.RollbackSnapshotResponse) -> results.ServingInfo:
     return _serving(response.serving)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import grpc
 
 from recsys.client import calls, channel, results
-from recsys.client.channel import TlsConfig
+from recsys.client.channel import TlsConfig, Token
 from recsys.errors import DeadlineExceeded, Unavailable
 from recsys.types import Candidate, Event, Explanation, Item, User
+from recsys.v1 import ingest_service_pb2 as ingest_pb
+from recsys.v1 import memory_service_pb2 as memory_pb
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,26 +24,47 @@ T = TypeVar("T")
 
 POLL_S = 0.05
 
+Batch = Iterable[Event] | results.EventBatch
+Batches = Iterable[Batch]
+
 
 class RecsysClient:
     """One channel for all calls; any thread may call. Plain text without `tls`.
 
-    `timeout_s` is the deadline of a call, where the method takes none of its own; `token` goes as a bearer token.
+    `timeout_s` is the deadline of a call, where the method takes none of its own. `token` goes as a bearer token, to
+    this machine or over TLS only; a function gives a new one at each call.
     """
 
     def __init__(
-        self, target: str, *, token: str | None = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
+        self, target: str, *, token: Token = None, tls: TlsConfig | None = None, timeout_s: float = 0.25
     ) -> None:
-        channel.check(target, timeout_s)
+        channel.check(target, timeout_s, token=token, tls=tls)
         self._target = target
         self._timeout_s = timeout_s
-        self._metadata = channel.metadata(token)
+        self._token = token
+        channel.metadata(token)  # a wrong one is told at once
         options = channel.channel_options()
         if tls:
             self._channel = grpc.secure_channel(target, tls.credentials(), options)
         else:
             self._channel = grpc.insecure_channel(target, options)
         self._methods: dict[str, Any] = {}
+        self._stream_events: Any = self._channel.stream_stream(
+            calls.STREAM_EVENTS,
+            request_serializer=ingest_pb.StreamEventsRequest.SerializeToString,
+            response_deserializer=ingest_pb.StreamEventsResponse.FromString,
+        )
+        self._export_user: Any = self._channel.unary_stream(
+            calls.EXPORT_USER,
+            request_serializer=memory_pb.ExportUserRequest.SerializeToString,
+            response_deserializer=memory_pb.ExportUserResponse.FromString,
+        )
+
+    @classmethod
+    def from_environment(cls, target: str, *, timeout_s: float = 0.25) -> Self:
+        """With the token and the TLS files that `channel.credentials_from_environment` finds."""
+        found = channel.credentials_from_environment()
+        return cls(target, token=found.token, tls=found.tls, timeout_s=timeout_s)
 
     def rank_items(
         self,
@@ -108,6 +131,30 @@ class RecsysClient:
         """Up to 1,000 events, all or none. Retries are safe: a request id is made where none is given."""
         return self._run(calls.write_events(events, request_id), timeout_s)
 
+    def stream_events(self, batches: Batches, *, timeout_s: float | None = None) -> Iterator[results.Written]:
+        """Sends batches of up to 1,000 events as they come; yields the acknowledgement of each, in order.
+
+        The server reads on once it has acknowledged, so `batches` is asked for the next no faster than the disk takes
+        them; it is iterated in a thread of its own. The stream ends at the first batch that is refused, with its error;
+        what was not acknowledged by then is safe to send again in an `EventBatch` of the same request id. A stream on
+        which nothing is sent for a minute is cancelled. Without `timeout_s` it may last an hour.
+        """
+        wrong: list[Exception] = []
+        call = self._stream_events(
+            _requests(batches, wrong),
+            timeout=timeout_s or calls.STREAM_TIMEOUT_S,
+            metadata=channel.metadata(self._token),
+        )
+        try:
+            for response in call:
+                yield calls.acknowledged(response)
+        except grpc.RpcError as error:
+            raise calls.to_error(error, self._target) from error
+        finally:
+            call.cancel()
+        if wrong:
+            raise wrong[0]
+
     def write_items(
         self, items: Iterable[Item], *, request_id: str = "", timeout_s: float | None = None
     ) -> results.Written:
@@ -126,6 +173,19 @@ class RecsysClient:
         """A user's events, newest first; with `query_text` those nearest to it in meaning."""
         return self._run(calls.list_memories(user_id, query_text, page_size, page_token), timeout_s)
 
+    def delete_user(self, user_id: str, *, timeout_s: float | None = None) -> results.Erased:
+        """Erases a user: gone from every later answer, and by the times of the receipt from every file."""
+        return self._run(calls.delete_user(user_id), timeout_s)
+
+    def export_user(self, user_id: str, *, timeout_s: float | None = None) -> results.UserExport:
+        """All that is held of a user."""
+        timeout_s = timeout_s or calls.EXPORT_TIMEOUT_S
+        call = self._export_user(calls.export_user(user_id), timeout=timeout_s, metadata=channel.metadata(self._token))
+        try:
+            return calls.exported(list(call))
+        except grpc.RpcError as error:
+            raise calls.to_error(error, self._target) from error
+
     def serving_state(self, *, timeout_s: float | None = None) -> results.ServingState:
         """What serves; raises Unavailable until a snapshot is loaded and warmed."""
         return self._run(calls.serving_state(), timeout_s)
@@ -136,9 +196,15 @@ class RecsysClient:
         """Snapshots that can be activated, newest first."""
         return self._run(calls.list_snapshots(page_size, page_token), timeout_s)
 
-    def activate_snapshot(self, snapshot_id: str, *, timeout_s: float | None = None) -> results.ServingInfo:
-        """Changes over to a snapshot and says what serves now."""
-        return self._run(calls.activate_snapshot(snapshot_id), timeout_s)
+    def activate_snapshot(
+        self, snapshot_id: str, *, force: bool = False, timeout_s: float | None = None
+    ) -> results.Activated:
+        """Changes over to a snapshot; `force`: whatever its answers are. Raises ReplayRefused where they are off."""
+        return self._run(calls.activate_snapshot(snapshot_id, force), timeout_s)
+
+    def rollback_snapshot(self, *, timeout_s: float | None = None) -> results.ServingInfo:
+        """Serves at once from the snapshot before, which is kept for some minutes; raises NotFound where none is."""
+        return self._run(calls.rollback_snapshot(), timeout_s)
 
     def wait_ready(self, timeout_s: float = 30.0) -> None:
         """Returns once a snapshot serves; raises DeadlineExceeded where none does in time."""
@@ -172,6 +238,18 @@ class RecsysClient:
             )
         left_s = timeout_s or call.timeout_s or self._timeout_s
         try:
-            return call.read(self._methods[call.path](call.request, timeout=left_s, metadata=self._metadata))
+            return call.read(
+                self._methods[call.path](call.request, timeout=left_s, metadata=channel.metadata(self._token))
+            )
         except grpc.RpcError as error:
             raise calls.to_error(error, self._target) from error
+
+
+def _requests(batches: Batches, wrong: list[Exception]) -> Iterator[ingest_pb.StreamEventsRequest]:
+    """Ends where `batches` fails, or at a batch that no message can hold: of what is raised here, in gRPC's thread,
+    nobody would hear."""
+    try:
+        for batch in batches:
+            yield calls.stream_events(batch)
+    except Exception as error:  # noqa: BLE001 - the edge of a thread: raised again for the caller
+        wrong.append(error)

@@ -10,7 +10,6 @@ reads texts, which carry new items.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -19,9 +18,14 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float32, Float64, Int32
 
+from recsys._kernel import kernel
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
 from recsys.encode.sequence import SequenceEncoder
+from recsys.memory.meetings import Meetings
+
+LATEST = 512
+"""No matcher looks at more of the latest events one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +39,23 @@ class Corpus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class States:
-    """B users at the moment of asking: what each did so far, and the time of the question in seconds [B]."""
+    """B users at the moment of asking: what each did so far, and the time of the question in seconds [B].
+
+    With `met`, what each met in all their life, `histories` may hold the latest `LATEST` events only.
+    """
 
     histories: Histories
     now: Float64[np.ndarray, " B"]
     items: ItemTable
+    met: Meetings | None = None
 
     def __len__(self) -> int:
         return len(self.histories)
+
+    @property
+    def meetings(self) -> Meetings:
+        """`met`, found in the histories where it is not known yet."""
+        return Meetings.of(self.histories) if self.met is None else self.met
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +83,24 @@ class Reading(Protocol):
         ...
 
 
+@runtime_checkable
+class KeptReading(Reading, Protocol):
+    """A reading that hangs on a user's latest events alone and takes long: kept until the next event."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def renewed(self, states: States) -> Self | None:
+        """The same reading for another question of one user (B = 1) with the same events; None where it must be
+        read anew."""
+        ...
+
+
 class Matcher(Protocol):
-    """A fitted source of interest-match scores."""
+    """A fitted source of interest-match scores.
+
+    One that may look at more than the `LATEST` events one by one says at how many in a property `looks_back`.
+    """
 
     name: ClassVar[str]
 
@@ -106,12 +135,21 @@ class Witness(Protocol):
         ...
 
 
+@runtime_checkable
+class Erasable(Protocol):
+    """A matcher that asks single users' moments for their vote, and can leave some users out."""
+
+    def without_users(self, users: Int32[np.ndarray, " n"], histories: Histories) -> Self:
+        """The matcher without the votes of user rows `users`; `histories` are those that it was fitted on."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class DenseReading:
-    """A reading that holds every score: S arrays of [B, N]. Right while N fits the cache, and the plain twin beyond."""
+    """A reading that holds every score. Right while N fits the cache, and the plain twin beyond."""
 
     signals: tuple[Signal, ...]
-    scores: Sequence[Float32[np.ndarray, "B N"]]
+    scores: Float32[np.ndarray, "S B N"]
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         found = [
@@ -122,7 +160,19 @@ class DenseReading:
         return np.concatenate(found, axis=1) if found else np.full((len(allowed), 0), -1, np.int32)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        return np.stack([gather(scores, candidates) for scores in self.scores], axis=-1)
+        return gather(self.scores, candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDenseReading(DenseReading):
+    """A `KeptReading` of scores over the fitted items."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self.scores.nbytes
+
+    def renewed(self, states: States) -> Self:
+        return self
 
 
 def load_sparse(path: Path) -> sp.csr_matrix:
@@ -134,20 +184,58 @@ def load_sparse(path: Path) -> sp.csr_matrix:
 
 def top_rows(scores: Float32[np.ndarray, "B N"], k: int, allowed: Bool[np.ndarray, "B M"]) -> Int32[np.ndarray, "B P"]:
     """The k allowed rows of highest positive score, in no order; -1 where fewer are positive."""
-    num_items = scores.shape[1]
-    masked = np.where(allowed[:, :num_items], scores, 0.0)
-    if k < num_items:
-        rows = np.argpartition(masked, num_items - k, axis=1)[:, num_items - k :]
-    else:
-        rows = np.broadcast_to(np.arange(num_items), masked.shape)
-    positive = np.take_along_axis(masked, rows, axis=1) > 0
-    return np.where(positive, rows, -1).astype(np.int32)
+    out = np.empty((len(scores), min(k, scores.shape[1])), np.int32)
+    _top_rows(np.ascontiguousarray(scores), np.ascontiguousarray(allowed), out)
+    return out
 
 
-def gather(scores: Float32[np.ndarray, "B N"], candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K"]:
-    """scores[b, candidates[b, k]], 0 for padding and for rows the scores do not reach."""
-    num_items = scores.shape[1]
-    known = (candidates >= 0) & (candidates < num_items)
-    if num_items == 0:
-        return np.zeros(candidates.shape, np.float32)
-    return np.where(known, np.take_along_axis(scores, np.where(known, candidates, 0), axis=1), np.float32(0))
+def gather(scores: Float32[np.ndarray, "S B N"], candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
+    """scores[s, b, candidates[b, k]], 0 for padding and for rows the scores do not reach."""
+    out = np.empty((*candidates.shape, len(scores)), np.float32)
+    _gather(np.ascontiguousarray(scores), np.ascontiguousarray(candidates), out)
+    return out
+
+
+@kernel
+def _top_rows(scores, allowed, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    """A heap of the best so far, the least of them on top: most rows cost one comparison."""
+    k = out.shape[1]
+    heap = np.empty(k, np.float32)
+    for user in range(out.shape[0]):
+        best, size = out[user], 0
+        for row in range(scores.shape[1]):
+            score = scores[user, row]
+            if not score > 0.0 or not allowed[user, row]:
+                continue
+            if size < k:
+                place = size
+                size += 1
+                while place > 0 and heap[(place - 1) // 2] > score:
+                    parent = (place - 1) // 2
+                    heap[place], best[place] = heap[parent], best[parent]
+                    place = parent
+            elif k > 0 and score > heap[0]:
+                place = 0
+                while 2 * place + 1 < k:
+                    child = 2 * place + 1
+                    if child + 1 < k and heap[child + 1] < heap[child]:
+                        child += 1
+                    if heap[child] >= score:
+                        break
+                    heap[place], best[place] = heap[child], best[child]
+                    place = child
+            else:
+                continue
+            heap[place], best[place] = score, row
+        best[size:] = -1
+
+
+@kernel
+def _gather(scores, candidates, out):  # type: ignore[no-untyped-def]
+    num_signals, _, num_items = scores.shape
+    for user in range(candidates.shape[0]):
+        for place in range(candidates.shape[1]):
+            row = candidates[user, place]
+            known = 0 <= row < num_items
+            for signal in range(num_signals):
+                out[user, place, signal] = scores[signal, user, row] if known else 0.0

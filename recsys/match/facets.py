@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
 from recsys.match import Corpus, Signal, States
 from recsys.memory.keys import latest_items
@@ -48,8 +49,8 @@ class Facets:
     def rows(self, items: ItemTable, rows: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape 2"]:
         """Facet numbers of item rows; words never met before get -2, which counts as none."""
         last = len(self.codes) - 1
-        out = self.codes[np.clip(rows, 0, last)] if len(self.codes) else np.zeros((*rows.shape, 2))
-        out = np.where((rows >= 0)[..., None], out, 0).astype(np.int32)
+        out = self.codes[np.clip(rows, 0, last)] if len(self.codes) else np.zeros((*rows.shape, 2), np.int32)
+        out[rows < 0] = 0
         for place in np.argwhere(rows > last):
             words = facets_of(items.item(int(rows[tuple(place)])))
             out[tuple(place)] = [self.known[f].get(words[f], -2) for f in (0, 1)]
@@ -75,12 +76,25 @@ class FacetsReading:
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
         latest = latest_items(self.states.histories, WINDOW)
-        past = self.matcher.rows(self.states.items, latest)[:, None]
-        facets = self.matcher.rows(self.states.items, candidates)[:, :, None]
-        equal = (facets == past) & (facets > 0) & (candidates >= 0)[:, :, None, None]
-        share = equal.sum(axis=2) / np.maximum((latest >= 0).sum(axis=1), 1)[:, None, None]
-        both = np.stack([equal[:, :, 0], share], axis=-1)
-        return both.reshape(*candidates.shape, len(self.matcher.signals)).astype(np.float32)
+        past = self.matcher.rows(self.states.items, latest)
+        facets = self.matcher.rows(self.states.items, candidates)
+        out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
+        _compare(past, (latest >= 0).sum(axis=1), facets, out)
+        return out
+
+
+@kernel
+def _compare(past, lengths, facets, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    for user in range(facets.shape[0]):
+        for place in range(facets.shape[1]):
+            for facet in range(facets.shape[2]):
+                word = facets[user, place, facet]
+                if word > 0:
+                    equal = 0
+                    for age in range(past.shape[1]):
+                        equal += past[user, age, facet] == word
+                    out[user, place, 2 * facet] = past[user, 0, facet] == word
+                    out[user, place, 2 * facet + 1] = equal / max(lengths[user], 1)
 
 
 def facets_of(item: Item) -> tuple[str, str]:

@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Bool, Float32, Int32
 
+from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
 from recsys.encode.sequence import SequenceEncoder, Table
-from recsys.encode.window import Far
 from recsys.errors import InvalidInput
 from recsys.match import Corpus, DenseReading, Signal, States
 from recsys.memory.collective import CollectiveMemory
-from recsys.memory.keys import next_moments
-from recsys.memory.lookback import before_window, snapshots_of
+from recsys.memory.keys import following, next_moments
+from recsys.memory.lookback import looks_before, past_of, past_reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,38 +59,35 @@ class Interest:
             raise InvalidInput.of("matchers", cls.name, "needs a trained history encoder")
         config = config or InterestConfig()
         table = corpus.sequence.items(corpus.items.base)
-        far = None
-        if corpus.sequence.remembers:
-            codes = corpus.sequence.codes.of(corpus.items.base)
-            far = snapshots_of(corpus.histories, codes, corpus.sequence.every)
+        far = past_reader(corpus.sequence, corpus.histories, corpus.items)
         states = corpus.sequence.moments(corpus.histories, table, far)
-        following = next_moments(corpus.histories, np.random.default_rng(config.seed))
-        return cls(config, corpus.sequence, table, CollectiveMemory.build(states, following))
+        values = next_moments(corpus.histories, np.random.default_rng(config.seed))
+        return cls(config, corpus.sequence, table, CollectiveMemory.build(states, values))
 
-    def read(self, states: States) -> DenseReading:
+    @property
+    def looks_back(self) -> int:
+        return self.sequence.shape.window + looks_before(self.sequence)
+
+    def read(self, states: States) -> InterestReading:
         table = self.sequence.with_tail(self.table, states.items)
-        here = self.sequence.present(states.histories, table, self._far(states))
+        here = self.sequence.present(states.histories, table, past_of(self.sequence, states.histories, states.items))
         cosine = here @ table.unit.T
         some = (states.histories.lengths > 0)[:, None]
         best = cosine.max(axis=1, keepdims=True, initial=-1.0)
         share = np.where(some, np.exp(self.sequence.scale * (cosine - best)), 0.0)
-        return DenseReading(self.signals, [share.astype(np.float32), cosine, self._moments(here, some, len(table))])
-
-    def _far(self, states: States) -> Far | None:
-        if not self.sequence.remembers:
-            return None
-        # Codes of what was met only: a request must not cost what the catalogue holds.
-        met, rows = np.unique(states.histories.items, return_inverse=True)
-        codes = self.sequence.codes.of(states.items.vectors(met))
-        histories = replace(states.histories, items=rows.astype(np.int32))
-        return before_window(histories, self.sequence.shape.window, codes)
+        scores = np.stack([share.astype(np.float32), cosine, self._moments(here, some, len(table))])
+        return InterestReading(self.signals, scores)
 
     def _moments(
         self, here: Float32[np.ndarray, "B D"], some: Bool[np.ndarray, "B 1"], num_items: int
     ) -> Float32[np.ndarray, "B N"]:
         sharp = self.config.sharpness
         votes = self.memory.votes(here, self.config.k, lambda cos: np.exp(sharp * (cos - 1.0)), num_items=num_items)
-        return np.asarray(votes.toarray() * some, np.float32)
+        return np.asarray(votes * some, np.float32)
+
+    def without_users(self, users: Int32[np.ndarray, " n"], histories: Histories) -> Self:
+        gone = np.isin(histories.users, users)
+        return replace(self, memory=self.memory.without(gone[following(histories)[1] > 0]))
 
     def save(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(asdict(self.config)))
@@ -102,3 +99,15 @@ class Interest:
         config = InterestConfig(**json.loads((folder / "config.json").read_text()))
         sequence = SequenceEncoder.load(folder)
         return cls(config, sequence, sequence.items(items.base), CollectiveMemory.load(folder))
+
+
+@dataclass(frozen=True, slots=True)
+class InterestReading(DenseReading):
+    """Scores over all items, those that came later among them."""
+
+    @property
+    def size_bytes(self) -> int:
+        return self.scores.nbytes
+
+    def renewed(self, states: States) -> Self | None:
+        return self if len(states.items) == self.scores.shape[2] else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,20 +17,26 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float32, Int32
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, Signal, States, gather, load_sparse, top_rows
-from recsys.memory.keys import latest_items, recency_matrix
+from recsys.match import Corpus, DenseReading, Signal, States, gather, load_sparse
+from recsys.memory.keys import latest_items
 
 WINDOW, DECAY, BEST_OF = 20, 0.6, 10
+KEPT_BYTES = 64 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """`words` [N, V]: unit-length TF-IDF rows; `by_word` the same by column [V, N]; `vectorizer` reads new items."""
+    """`words` [N, V]: unit-length TF-IDF rows; `by_word` the same by column [V, N]; `vectorizer` reads new items.
+
+    `kept`: cosines of items that were read lately with all others, at most `KEPT_BYTES` of them.
+    """
 
     vectorizer: TfidfVectorizer
     words: sp.csr_matrix
     by_word: sp.csr_matrix
+    kept: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     name: ClassVar[str] = "lexical"
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("lexical_last", absolute=True, proposes=60),
@@ -55,11 +61,35 @@ class Lexical:
 
     def read(self, states: States) -> LexicalReading:
         num_items = self.words.shape[0]
-        queries = [
-            recency_matrix(states.histories, num_items, decay=decay, window=window) @ self.words
-            for decay, window in ((1.0, 1), (DECAY, WINDOW))
-        ]
-        return LexicalReading(self, states, queries, [(query @ self.by_word).toarray() for query in queries])
+        scores = np.zeros((len(self.signals), len(states), num_items), np.float32)
+        for user, latest in enumerate(latest_items(states.histories, WINDOW)):
+            last, recent, best = scores[:, user]
+            for age, item in enumerate(latest[latest >= 0].tolist()):
+                alike = self._alike(item) if item < num_items else self._alike_late(states, item)
+                if item < num_items:
+                    _add(alike, DECAY**age, recent)
+                    if age == 0:
+                        last[:] = alike
+                if age < BEST_OF:
+                    np.maximum(best, alike, out=best)
+        return LexicalReading(self, states, scores)
+
+    def _alike(self, item: int) -> Float32[np.ndarray, " N"]:
+        """The cosine of one fitted item and each: popular ones are asked for again and again, so some are kept."""
+        found = self.kept.get(item)
+        if found is None:
+            found = np.zeros(self.words.shape[0], np.float32)
+            span = slice(self.words.indptr[item], self.words.indptr[item + 1])
+            by_word = (self.by_word.data, self.by_word.indices, self.by_word.indptr)
+            _add_postings(self.words.indices[span], self.words.data[span], *by_word, found)
+            while len(self.kept) > max(KEPT_BYTES // max(found.nbytes, 1), WINDOW):
+                self.kept.pop(next(iter(self.kept), item), None)
+            self.kept[item] = found
+        return found
+
+    def _alike_late(self, states: States, item: int) -> Float32[np.ndarray, " N"]:
+        words = self.rows(states, np.array([item], np.int32))
+        return np.asarray((words @ self.by_word).toarray()[0], np.float32)
 
     def rows(self, states: States, candidates: Int32[np.ndarray, " K"]) -> sp.csr_matrix:
         """Words of the candidates [K, V]; new items are read on the spot."""
@@ -91,30 +121,49 @@ class Lexical:
 
 @dataclass(frozen=True, slots=True)
 class LexicalReading:
-    """Dense scores over the fitted items for two queries; the best match is computed for candidates only."""
+    """Dense scores over the fitted items; those that came later are compared where they are asked for."""
 
     matcher: Lexical
     states: States
-    queries: list[sp.csr_matrix]
-    scores: list[Float32[np.ndarray, "B N"]]
+    scores: Float32[np.ndarray, "S B N"]
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
-        pairs = zip(self.matcher.signals, self.scores, strict=False)
-        return np.concatenate([top_rows(scores, signal.proposes, allowed) for signal, scores in pairs], axis=1)
+        return DenseReading(self.matcher.signals, self.scores).propose(allowed)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        out = np.stack([*(gather(s, candidates) for s in self.scores), np.zeros(candidates.shape, np.float32)], -1)
-        latest = latest_items(self.states.histories, BEST_OF)
-        for user, row in enumerate(candidates):
-            past = latest[user][latest[user] >= 0]
-            words = self.matcher.rows(self.states, row)
-            if len(past):
-                out[user, :, 2] = (words @ self.matcher.rows(self.states, past).T).toarray().max(axis=1)
-            late = row >= self.matcher.words.shape[0]
-            if late.any():
-                for column, query in enumerate(self.queries):
-                    out[user, late, column] = (words[late] @ query[user].T).toarray().ravel()
+        out = gather(self.scores, candidates)
+        fitted = self.matcher.words.shape[0]
+        for user in np.flatnonzero((candidates >= fitted).any(axis=1)):
+            late = candidates[user] >= fitted
+            out[user, late] = self._late(int(user), candidates[user, late])
         return out
+
+    def _late(self, user: int, rows: Int32[np.ndarray, " K"]) -> Float32[np.ndarray, "K S"]:
+        out = np.zeros((len(rows), len(self.matcher.signals)), np.float32)
+        latest = latest_items(self.states.histories, WINDOW)[user]
+        latest = latest[latest >= 0]
+        if len(latest) == 0:
+            return out
+        words, past = self.matcher.rows(self.states, rows), self.matcher.rows(self.states, latest)
+        alike = (words @ past.T).toarray()
+        known = latest < self.matcher.words.shape[0]
+        out[:, 0] = alike[:, 0] * known[0]
+        out[:, 1] = alike @ (np.power(DECAY, np.arange(len(latest))) * known)
+        out[:, 2] = alike[:, :BEST_OF].max(axis=1)
+        return out
+
+
+@kernel
+def _add(row, weight, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    for item in range(len(out)):
+        out[item] += np.float32(weight) * row[item]
+
+
+@kernel
+def _add_postings(words, weights, data, items, starts, out):  # type: ignore[no-untyped-def]
+    for at in range(len(words)):
+        for place in range(starts[words[at]], starts[words[at] + 1]):
+            out[items[place]] += weights[at] * data[place]
 
 
 def _vectorizer(*, min_df: int, vocabulary: dict[str, int] | None = None) -> TfidfVectorizer:

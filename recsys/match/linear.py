@@ -16,9 +16,13 @@ import scipy.linalg
 import scipy.sparse as sp
 from jaxtyping import Float32, Int32
 
+from recsys._kernel import long_kernel
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States
-from recsys.memory.keys import recency_matrix
+from recsys.match import LATEST, Corpus, KeptDenseReading, Signal, States
+
+WINDOW, DECAY = LATEST, 0.9
+NOTHING = 1e-9
+"""Weights of long-past events below this are lost in the rounding of the sum."""
 
 MAX_ITEMS = 6_000
 """The most popular items only: the inverse costs N^3 and its matrix N^2 floats (144 MB at 6,000)."""
@@ -26,11 +30,12 @@ MAX_ITEMS = 6_000
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """Item weights [M, M] over the M most popular rows."""
+    """Item weights [M, M] over the M most popular rows; `places` [N] says where among them a row is, -1 for nowhere."""
 
     rows: Int32[np.ndarray, " M"]
     weights: Float32[np.ndarray, "M M"]
     num_items: int
+    places: Int32[np.ndarray, " N"]
     name: ClassVar[str] = "linear"
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("linear_all", proposes=40),
@@ -52,17 +57,16 @@ class Linear:
 
     @classmethod
     def _of(cls, rows: np.ndarray, weights: np.ndarray, num_items: int) -> Self:
-        # LAPACK leaves its inverse column by column; SciPy would turn all of it into rows again at every read.
-        return cls(rows, weights.astype(np.float32, order="C"), num_items)
+        places = np.full(num_items, -1, np.int32)
+        places[rows] = np.arange(len(rows))
+        # LAPACK leaves its inverse column by column; a read takes rows.
+        return cls(rows, weights.astype(np.float32, order="C"), num_items, places)
 
-    def read(self, states: States) -> DenseReading:
-        scores = []
-        for decay in (1.0, 0.9):
-            past = recency_matrix(states.histories, self.num_items, decay=decay, window=512)
-            full = np.zeros((len(states), self.num_items), np.float32)
-            full[:, self.rows] = past[:, self.rows] @ self.weights
-            scores.append(full)
-        return DenseReading(self.signals, scores)
+    def read(self, states: States) -> KeptDenseReading:
+        scores = np.zeros((2, len(states), self.num_items), np.float32)
+        items = np.ascontiguousarray(states.histories.items)
+        _read(items, states.histories.indptr, self.places, self.rows, self.weights, scores)
+        return KeptDenseReading(self.signals, scores)
 
     def witness(self, states: States, row: int) -> Float32[np.ndarray, " E"]:
         column = np.zeros(max(self.num_items, int(states.histories.items.max(initial=0)) + 1), np.float32)
@@ -80,6 +84,40 @@ class Linear:
     def load(cls, folder: Path, items: ItemTable) -> Self:
         with np.load(folder / "linear.npz", allow_pickle=False) as file:
             return cls._of(file["rows"], file["weights"], int(file["num_items"]))
+
+
+@long_kernel
+def _read(items, ends, places, rows, weights, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    """Both sums in one pass over the weights: what a read costs is bringing them from memory."""
+    M = len(rows)
+    counts, recent = np.zeros(M, np.float32), np.zeros(M, np.float32)
+    flat, faded = np.empty(M, np.float32), np.empty(M, np.float32)
+    met = np.empty(WINDOW, np.int32)
+    for user in range(len(ends) - 1):
+        num_met, weight = 0, 1.0
+        for event in range(ends[user + 1] - 1, max(ends[user], ends[user + 1] - WINDOW) - 1, -1):
+            place = places[items[event]] if items[event] < len(places) else -1
+            if place >= 0:
+                if counts[place] == 0.0:
+                    met[num_met] = place
+                    num_met += 1
+                counts[place] += 1.0
+                recent[place] += np.float32(weight)
+            weight *= DECAY
+        flat[:], faded[:] = 0.0, 0.0
+        for place in met[:num_met]:
+            count, fresh, row = counts[place], recent[place], weights[place]
+            counts[place], recent[place] = 0.0, 0.0
+            if fresh > NOTHING:
+                for column in range(M):
+                    flat[column] += count * row[column]
+                    faded[column] += fresh * row[column]
+            else:
+                for column in range(M):
+                    flat[column] += count * row[column]
+        for column in range(M):
+            out[0, user, rows[column]] = flat[column]
+            out[1, user, rows[column]] = faded[column]
 
 
 def _ease(seen: sp.csr_matrix, l2: float) -> Float32[np.ndarray, "M M"]:

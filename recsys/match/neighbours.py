@@ -11,20 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
-import scipy.sparse as sp
-from jaxtyping import Float32
+from jaxtyping import Float32, Int32
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States
+from recsys.match import Corpus, KeptDenseReading, Signal, States
 from recsys.memory.addresses import Addresses
 from recsys.memory.collective import CollectiveMemory
-from recsys.memory.keys import latest_items, next_items, recency_matrix, recent_items, superpose
+from recsys.memory.keys import latest_items, next_items, recent_items, superpose
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,23 +77,24 @@ class Neighbours:
         discount = ((popularity + 1.0) ** -config.popularity_power).astype(np.float32)
         return cls(config, histories, codes, addresses, memory, rarity, discount)
 
-    def read(self, states: States) -> DenseReading:
-        return DenseReading(self.signals, [self._shared(states), self._nearest(states)])
+    def read(self, states: States) -> KeptDenseReading:
+        scores = np.stack([self._shared(states), self._nearest(states)])
+        return KeptDenseReading(self.signals, scores * self.discount)
 
     def _shared(self, states: States) -> Float32[np.ndarray, "B N"]:
-        config, num_items = self.config, len(self.codes)
-        keys = recency_matrix(
-            states.histories, num_items, decay=config.decay, window=config.window, item_weights=self.rarity
-        )
-        overlap = self.addresses.read(keys)
-        votes = (overlap.data**config.power, self.addresses.following[overlap.indices], overlap.indptr)
-        return np.asarray(sp.csr_matrix(votes, shape=(len(states), num_items)).toarray() * self.discount)
+        return self.addresses.votes(states.histories, self.rarity, self.config.power)
 
     def _nearest(self, states: States) -> Float32[np.ndarray, "B N"]:
         config = self.config
         keys = superpose(latest_items(states.histories, config.window), self.codes, config.decay)
-        votes = self.memory.votes(keys, config.k, lambda cos: cos**config.nearest_power, num_items=len(self.codes))
-        return np.asarray(votes.toarray() * self.discount)
+        # `votes` counts positive similarities alone.
+        power = config.nearest_power
+        return self.memory.votes(keys, config.k, lambda cos: np.maximum(cos, 0) ** power, num_items=len(self.codes))
+
+    def without_users(self, users: Int32[np.ndarray, " n"], histories: Histories) -> Self:
+        gone = np.isin(histories.users, users)
+        memory = self.memory.without(gone[next_items(histories) >= 0])
+        return replace(self, addresses=self.addresses.without(gone), memory=memory)
 
     def save(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps(asdict(self.config)))

@@ -7,7 +7,7 @@ absolute clock everything falls into one bin and the decayed forms equal the cou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -21,16 +21,21 @@ from recsys.match import Corpus, DenseReading, Signal, States, load_sparse
 
 DAY_S = 86_400.0
 MAX_BINS = 4_096
+MAX_TOLD = 8
 HALF_LIVES_S = (90 * DAY_S, 7 * DAY_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Popularity:
-    """Event counts by time bin and item: sparse [T, N]; `origin_s` is the start of bin 0, `width_s` a bin's length."""
+    """Event counts by time bin and item: sparse [T, N]; `origin_s` is the start of bin 0, `width_s` a bin's length.
+
+    `told`: tables of the bins asked for last; most who ask, ask today.
+    """
 
     counts: sp.csr_matrix
     origin_s: float
     width_s: float
+    told: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
     name: ClassVar[str] = "popularity"
     signals: ClassVar[tuple[Signal, ...]] = (
         Signal("popularity_ever", absolute=True, proposes=20),
@@ -49,8 +54,22 @@ class Popularity:
 
     def read(self, states: States) -> DenseReading:
         bins, which = np.unique(self._bins_before(states.now), return_inverse=True)
+        if len(bins) == 1:
+            return DenseReading(self.signals, np.repeat(self._at(int(bins[0])), len(states), axis=1))
+        return DenseReading(self.signals, self._tables(bins)[:, which])
+
+    def _at(self, bin_: int) -> Float32[np.ndarray, "S 1 N"]:
+        """What everybody who asks in one bin is told."""
+        told = self.told.get(bin_)
+        if told is None:
+            while len(self.told) >= MAX_TOLD:
+                self.told.pop(next(iter(self.told), bin_), None)
+            told = self.told[bin_] = self._tables(np.array([bin_]))
+        return told
+
+    def _tables(self, bins: Int64[np.ndarray, " T"]) -> Float32[np.ndarray, "S T N"]:
         ever, *decayed = self._decayed(bins, (np.inf, *HALF_LIVES_S))
-        return DenseReading(self.signals, [table[which] for table in (np.log1p(ever), *decayed)])
+        return np.stack([np.log1p(ever), *decayed])
 
     def _bins_before(self, now: Float64[np.ndarray, " B"]) -> Int64[np.ndarray, " B"]:
         """How many whole bins ended before each time."""

@@ -5,13 +5,15 @@ Cosine of sentence vectors: to the last item, and to the decayed sum of the last
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
+from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
 from recsys.index import Index
 from recsys.index.faiss import FaissIndex
@@ -41,8 +43,26 @@ class Text:
         recent = states.items.vectors(latest_items(states.histories, WINDOW))
         summed = np.einsum("bwd,w->bd", recent, np.power(DECAY, np.arange(WINDOW), dtype=np.float32))
         length = np.linalg.norm(summed, axis=1, keepdims=True)
-        queries = np.stack([recent[:, 0], summed / np.maximum(length, 1e-6)], axis=1)
-        return TextReading(self, states.items, queries.astype(np.float32))
+        queries = np.stack([recent[:, 0], summed / np.maximum(length, 1e-6)], axis=1).astype(np.float32)
+        # Ask for twice as many as are proposed: items the user may not see again are often the nearest.
+        wanted = [2 * signal.proposes for signal in self.signals]
+        return TextReading(self, states.items, queries, self._nearest(states.items, queries, wanted))
+
+    def _nearest(
+        self, items: ItemTable, queries: Float32[np.ndarray, "B S D"], wanted: Sequence[int]
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(scores [B, k], rows [B, k]), falling, for each of the S queries."""
+        if not queries.any():  # nothing is like an empty past
+            nothing = np.zeros((len(queries), 0), np.float32)
+            return [(nothing, nothing.astype(np.int32)) for _ in wanted]
+        if self.index.kind != "flat" or len(queries) > 1 or len(items.base) <= max(wanted):
+            pairs = zip(np.ascontiguousarray(queries.swapaxes(0, 1)), wanted, strict=True)
+            return [self.index.search(query, k) for query, k in pairs]
+        # Of one user both queries in one pass over the vectors: bringing them from memory is what a search costs.
+        every = np.arange(len(items.base), dtype=np.int32)[None]
+        out = np.empty((1, len(items.base), len(wanted)), np.float32)
+        _products(items.base, np.zeros((0, items.base.shape[1]), np.float32), every, queries, out)
+        return [_best(np.ascontiguousarray(out[..., column]), k) for column, k in enumerate(wanted)]
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "texts.index")
@@ -54,21 +74,20 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class TextReading:
-    """Two query vectors a state [B, S=2, D]."""
+    """Two query vectors a state [B, S=2, D], and (scores [B, k], rows [B, k]) of what lies nearest to each."""
 
     matcher: Text
     items: ItemTable
     queries: Float32[np.ndarray, "B S D"]
+    found: Sequence[tuple[np.ndarray, np.ndarray]]
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
-        found = []
-        for column, signal in enumerate(self.matcher.signals):
-            # Ask for twice as many: items the user may not see again are often the nearest.
-            scores, rows = self.matcher.index.search(self.queries[:, column], 2 * signal.proposes)
+        chosen = []
+        for column, (signal, (scores, rows)) in enumerate(zip(self.matcher.signals, self.found, strict=True)):
             fit = (scores > 0) & np.take_along_axis(allowed, np.maximum(rows, 0), axis=1)
-            found.append(np.where(fit & (np.cumsum(fit, axis=1) <= signal.proposes), rows, -1).astype(np.int32))
-            found.append(self._late(column, signal.proposes, allowed))
-        return np.concatenate(found, axis=1)
+            chosen.append(np.where(fit & (np.cumsum(fit, axis=1) <= signal.proposes), rows, -1).astype(np.int32))
+            chosen.append(self._late(column, signal.proposes, allowed))
+        return np.concatenate(chosen, axis=1)
 
     def _late(self, column: int, k: int, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         """New items: too few for an index, proposed by their texts from their first second."""
@@ -79,4 +98,38 @@ class TextReading:
         return np.where(rows >= 0, rows + fitted, -1).astype(np.int32)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        return np.asarray(np.einsum("bkd,bsd->bks", self.items.vectors(candidates), self.queries))
+        out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
+        base = self.items.base
+        _products(base, self.items.tail.reshape(-1, base.shape[1]), np.ascontiguousarray(candidates), self.queries, out)
+        return out
+
+    @property
+    def size_bytes(self) -> int:
+        return self.queries.nbytes + sum(part.nbytes for pair in self.found for part in pair)
+
+    def renewed(self, states: States) -> Self:
+        return replace(self, items=states.items)
+
+
+def _best(scores: Float32[np.ndarray, "B N"], k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k highest positive scores and their rows, falling; 0 and row -1 where there are fewer."""
+    rows = top_rows(scores, k, np.ones(scores.shape, bool))
+    best = np.where(rows >= 0, np.take_along_axis(scores, np.maximum(rows, 0), axis=1), np.float32(0))
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+@kernel
+def _products(base, tail, candidates, queries, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    """Rows are read where they lie: gathering 500 vectors costs more than multiplying them."""
+    fitted, D = base.shape
+    for user in range(candidates.shape[0]):
+        for place in range(candidates.shape[1]):
+            row = candidates[user, place]
+            if row >= 0:
+                vector = base[row] if row < fitted else tail[row - fitted]
+                for query in range(queries.shape[1]):
+                    total = np.float32(0)
+                    for at in range(D):
+                        total += vector[at] * queries[user, query, at]
+                    out[user, place, query] = total

@@ -19,7 +19,7 @@ from jaxtyping import Float32
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
 from recsys.match import Corpus, DenseReading, Signal, States, load_sparse
-from recsys.memory.keys import recency_matrix
+from recsys.memory.keys import recency_sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +73,12 @@ class Transitions:
         return cls(kernels, tuple(_matrix(corpus.histories, k, popularity) for k in kernels))
 
     def read(self, states: States) -> DenseReading:
-        scores = []
-        for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
-            recent = recency_matrix(
-                states.histories, matrix.shape[0], decay=kernel.query_decay, window=kernel.query_window
-            )
-            scores.append((recent @ matrix).toarray())
-        return DenseReading(self.signals, scores)
+        pairs = zip(self.kernels, self.matrices, strict=True)
+        scores = [
+            recency_sum(states.histories, matrix, decay=each.query_decay, window=each.query_window)
+            for each, matrix in pairs
+        ]
+        return DenseReading(self.signals, np.stack(scores))
 
     def witness(self, states: States, row: int) -> Float32[np.ndarray, " E"]:
         place = next(i for i, kernel in enumerate(self.kernels) if kernel.name == "soon")

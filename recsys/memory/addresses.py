@@ -10,12 +10,13 @@ Letters: B states, E events of all users, N items, W window.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy.sparse as sp
-from jaxtyping import Int32
+from jaxtyping import Bool, Float32, Int32, Int64
 
+from recsys._kernel import long_kernel
 from recsys.data.histories import Histories
 from recsys.memory.keys import next_items
 
@@ -25,32 +26,83 @@ MAX_OCCURRENCES = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """`postings` [N, E]: decay^age of item n in the key of moment e. `following` [E]: what came next, -1: nothing."""
+    """Where items were met: those of item n are places[starts[n]:starts[n + 1]], event numbers of everybody's past.
 
-    postings: sp.csr_matrix
+    `following` [E]: what came next, -1: nothing, the history ends. `spare`: tallies of moments, all zero, that reads
+    at the same time take and give back.
+    """
+
+    places: Int32[np.ndarray, " P"]
+    starts: Int64[np.ndarray, " N+1"]
     following: Int32[np.ndarray, " E"]
+    decay: float
+    window: int
+    spare: deque[np.ndarray] = field(default_factory=deque, compare=False, repr=False)
 
     @classmethod
     def build(cls, histories: Histories, num_items: int, *, decay: float, window: int) -> Addresses:
-        following = next_items(histories)
-        order, starts = _occurrences(histories.items, num_items)
-        ends = np.repeat(histories.indptr[1:], histories.lengths)
-        moments = order[:, None] + np.arange(window)
-        # A moment counts while it lies in the same history and something follows it.
-        valid = moments < ends[order, None] - 1
-        weights = np.broadcast_to(np.power(decay, np.arange(window)).astype(np.float32), moments.shape)
-        indptr = np.concatenate([[0], np.cumsum(valid.sum(axis=1))])[starts]
-        data = (weights[valid], moments[valid].astype(np.int32), indptr)
-        return cls(sp.csr_matrix(data, shape=(num_items, histories.num_events)), following)
+        places, starts = _occurrences(histories.items, num_items)
+        return cls(places.astype(np.int32), starts.astype(np.int64), next_items(histories), decay, window)
 
-    def read(self, keys: sp.csr_matrix) -> sp.csr_matrix:
-        """Exact inner products of one-hot keys [B, N] with every moment that shares an item: sparse [B, E]."""
-        return (keys @ self.postings).tocsr()
+    def votes(
+        self, histories: Histories, rarity: Float32[np.ndarray, " N"], power: float
+    ) -> Float32[np.ndarray, "B N"]:
+        """The sum of overlap^power over all moments that share an item with the present one, by what followed.
+
+        The overlap is the inner product of the two moments' one-hot keys, with the present one's items times `rarity`.
+        """
+        out = np.zeros((len(histories), len(self.starts) - 1), np.float32)
+        try:
+            tally = self.spare.pop()
+        except IndexError:
+            tally = np.zeros(len(self.following), np.float32)
+        decays = np.power(self.decay, np.arange(self.window)).astype(np.float32)
+        items = np.ascontiguousarray(histories.items)
+        _vote(items, histories.indptr, rarity, decays, self.places, self.starts, self.following, power, tally, out)
+        self.spare.append(tally)
+        return out
+
+    def without(self, gone: Bool[np.ndarray, " E"]) -> Addresses:
+        """The same without the whole histories that the events `gone` make up: nothing follows on their moments."""
+        return replace(self, following=np.where(gone, np.int32(-1), self.following))
 
     @property
     def size_bytes(self) -> int:
-        parts = (self.postings.data, self.postings.indices, self.postings.indptr, self.following)
-        return sum(part.nbytes for part in parts)
+        return sum(part.nbytes for part in (self.places, self.starts, self.following))
+
+
+@long_kernel
+def _vote(  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    items, ends, rarity, decays, places, starts, following, power, tally, out
+):
+    W = len(decays)
+    for user in range(len(ends) - 1):
+        begin, end = max(ends[user], ends[user + 1] - W), ends[user + 1]
+        most = 0
+        for event in range(begin, end):
+            if items[event] < len(starts) - 1:
+                most += (starts[items[event] + 1] - starts[items[event]]) * W
+        touched, num_touched = np.empty(most, np.int32), 0
+        for event in range(begin, end):
+            item = items[event]
+            if item >= len(starts) - 1:
+                continue
+            weight = decays[end - 1 - event] * rarity[item]
+            for at in range(starts[item], starts[item + 1]):
+                place = places[at]
+                for age in range(W):
+                    moment = place + age
+                    if following[moment] < 0:
+                        break
+                    if tally[moment] == 0.0:
+                        touched[num_touched] = moment
+                        num_touched += 1
+                    tally[moment] += weight * decays[age]
+        for at in range(num_touched):
+            moment = touched[at]
+            overlap = tally[moment]
+            tally[moment] = 0.0
+            out[user, following[moment]] += overlap * np.sqrt(overlap) if power == 1.5 else overlap**power
 
 
 def _occurrences(items: np.ndarray, num_items: int) -> tuple[np.ndarray, np.ndarray]:

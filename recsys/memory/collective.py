@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse as sp
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 
+from recsys._kernel import kernel
 from recsys.index import Index
 from recsys.index.faiss import FaissIndex
 
@@ -47,12 +47,17 @@ class CollectiveMemory:
 
     def votes(
         self, queries: Float32[np.ndarray, "B D"], k: int, weigh: Callable[[np.ndarray], np.ndarray], *, num_items: int
-    ) -> sp.csr_matrix:
+    ) -> Float32[np.ndarray, "B N"]:
         """The sum of `weigh(similarity)` over those of the k nearest moments that are like at all, by what followed."""
-        scores, items = self.read(queries, k)
-        good = (items >= 0) & (scores > 0)
-        rows = np.repeat(np.arange(len(queries)), k).reshape(good.shape)[good]
-        return sp.csr_matrix((weigh(scores[good]), (rows, items[good])), shape=(len(queries), num_items))
+        votes = np.zeros((len(queries), num_items), np.float32)
+        if queries.any():  # nothing is like an empty past
+            scores, items = self.read(queries, k)
+            _add(np.ascontiguousarray(items, np.int32), scores, weigh(scores).astype(np.float32), votes)
+        return votes
+
+    def without(self, gone: Bool[np.ndarray, " E"]) -> CollectiveMemory:
+        """The same keys, where the moments `gone` have no value: they are found and do not vote."""
+        return CollectiveMemory(self.index, np.where(gone, np.int32(-1), self.following))
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "moments.index")
@@ -61,3 +66,11 @@ class CollectiveMemory:
     @classmethod
     def load(cls, folder: Path) -> CollectiveMemory:
         return cls(FaissIndex.load(folder / "moments.index"), np.load(folder / "following.npy", allow_pickle=False))
+
+
+@kernel
+def _add(items, scores, weights, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    for user in range(items.shape[0]):
+        for place in range(items.shape[1]):
+            if items[user, place] >= 0 and scores[user, place] > 0.0:
+                out[user, items[user, place]] += weights[user, place]

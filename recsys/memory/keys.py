@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float32, Int32, Int64
 
+from recsys._kernel import kernel
 from recsys.data.histories import Histories
 
 
@@ -35,6 +36,28 @@ def recency_matrix(
     if item_weights is not None:
         weights *= item_weights[items]
     return sp.csr_matrix((weights, (recent.users[kept], items)), shape=(len(histories), num_items))
+
+
+def recency_sum(
+    histories: Histories, matrix: sp.csr_matrix, *, decay: float, window: int
+) -> Float32[np.ndarray, "B N"]:
+    """`recency_matrix(histories, ...) @ matrix` as a dense array, at the cost of the rows that are read."""
+    out = np.zeros((len(histories), matrix.shape[1]), np.float32)
+    items = np.ascontiguousarray(histories.items)
+    _add_rows(items, histories.indptr, decay, window, matrix.data, matrix.indices, matrix.indptr, out)
+    return out
+
+
+@kernel
+def _add_rows(items, ends, decay, window, data, columns, starts, out):  # type: ignore[no-untyped-def]
+    for user in range(len(ends) - 1):
+        weight = 1.0
+        for event in range(ends[user + 1] - 1, max(ends[user], ends[user + 1] - window) - 1, -1):
+            item = items[event]
+            if item < len(starts) - 1:
+                for at in range(starts[item], starts[item + 1]):
+                    out[user, columns[at]] += np.float32(weight) * data[at]
+            weight *= decay
 
 
 def recent_items(histories: Histories, window: int) -> Int32[np.ndarray, "E W"]:

@@ -1,83 +1,143 @@
-"""Bounded work: a lane admits a few calls, lets a few wait, and refuses the rest at once.
+"""Each call through its lane: refused at once, or read, given its turn and its deadline.
 
-One thread pool serves all lanes. A lane's slots, not the pool, bound what runs; a waiting call blocks a thread, and the
-pool has one for each of them, so a refusal never waits behind work.
+One thread pool serves all lanes. A lane's places, not the pool, bound what runs; a waiting call blocks a thread, and
+the pool has one for each of them, for each message and for each stream that may be waited for, so a refusal never waits
+behind work.
 """
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from recsys.errors import DeadlineExceeded, Overloaded
-from recsys.serve.config import LaneConfig
+from recsys.serve.caller import caller
 from recsys.serve.deadline import Deadline, set_deadline
-from recsys.serve.handlers import Continuation, Handler, service_of, wrap_unary
+from recsys.serve.handlers import Behaviour, Continuation, Handler, Wrapped, behaviour_of, make_handler, service_of
+from recsys.serve.lane import Lane
+from recsys.serve.message import CallTimer, Reader, messages, tolerant
 
-RETRY_AFTER_S = 0.1
+RETRY_AFTER_S = 1.0
 
 
-class Lane:
-    """Calls of one kind."""
+class Streams:
+    """Open streams: at most `most`, half of them of one of several tenants. An idle one is cancelled."""
 
-    def __init__(self, config: LaneConfig) -> None:
-        self.config = config
-        self._slots = threading.Semaphore(config.workers)
+    def __init__(self, timer: CallTimer, *, most: int, idle_s: float, num_tenants: int = 1) -> None:
+        self.timer = timer
+        self.idle_s = idle_s
+        self._most = most
+        self._most_each = most if num_tenants == 1 else max(most // 2, 1)
         self._lock = threading.Lock()
-        self._inside = 0
-
-    @property
-    def inside(self) -> int:
-        """Calls that run or wait."""
-        return self._inside
+        self._open: Counter[str] = Counter()
 
     @contextmanager
-    def enter(self, deadline: Deadline) -> Iterator[None]:
-        """Holds a slot; raises Overloaded when the queue is full, DeadlineExceeded when none came free in time."""
-        self._line_up()
+    def enter(self, tenant: str) -> Iterator[None]:
+        """Counts one as open; raises Overloaded where too many are."""
+        with self._lock:
+            if self._open.total() >= self._most or self._open[tenant] >= self._most_each:
+                raise Overloaded(f"{self._open.total()} streams are open", retry_after_s=RETRY_AFTER_S)
+            self._open[tenant] += 1
         try:
-            if not self._slots.acquire(timeout=deadline.left_s):
-                raise DeadlineExceeded("the call waited for its turn until its time was over")
-            try:
-                yield
-            finally:
-                self._slots.release()
+            yield
         finally:
             with self._lock:
-                self._inside -= 1
+                self._open[tenant] -= 1
 
-    def _line_up(self) -> None:
-        with self._lock:
-            if self._inside >= self.config.workers + self.config.queue:
-                raise Overloaded(f"{self._inside} calls are under way or waiting", retry_after_s=RETRY_AFTER_S)
-            self._inside += 1
+
+@dataclass(frozen=True, slots=True)
+class _Turns:
+    """What a stream needs to take turns in its lane."""
+
+    lane: Lane
+    method: str
+    tenant: str
+    context: grpc.ServicerContext
+
+
+_turns: ContextVar[_Turns] = ContextVar("turns")
+_arrived: ContextVar[float] = ContextVar("arrived")
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """One batch of a stream: takes its turn in the lane, and has a deadline, as a call of its own would.
+
+    A stream holds no place between its batches. Outside a call there is nothing to wait for.
+    """
+    own = _turns.get(None)
+    if own is None:
+        yield
+        return
+    with _entered(own.lane, own.method, own.tenant, own.context):
+        yield
 
 
 class AdmissionInterceptor(grpc.ServerInterceptor):
-    """Sends each call of a known service through its lane and gives it its deadline."""
+    """Sends each call of a known service through its lane; a stream is counted, and takes a `turn` for each batch."""
 
-    def __init__(self, lanes: Mapping[str, Lane]) -> None:
+    def __init__(self, lanes: Mapping[str, Lane], *, reader: Reader, streams: Streams) -> None:
         self._lanes = lanes
+        self._reader = reader
+        self._streams = streams
+        self._wrapped = Wrapped(self._wrap)
 
     def intercept_service(self, continuation: Continuation, call: grpc.HandlerCallDetails) -> Handler | None:
-        handler, lane = continuation(call), self._lanes.get(service_of(call.method))
-        if handler is None or lane is None:
+        handler = continuation(call)
+        if handler is None or service_of(call.method) not in self._lanes:
             return handler
+        _arrived.set(time.monotonic())  # the call's context is here already, its thread is not
+        return self._wrapped.of(call.method, handler)
 
-        def admitted(request: Any, context: grpc.ServicerContext, behaviour: Any) -> Any:
-            config = lane.config
-            deadline = Deadline.of(
-                context.time_remaining(), default_s=config.default_timeout_s, max_s=config.max_timeout_s
-            )
-            with lane.enter(deadline):
-                if not context.is_active():
-                    raise DeadlineExceeded("the caller has gone")
-                deadline.check("start")
-                set_deadline(deadline)
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        lane, behaviour = self._lanes[service_of(method)], behaviour_of(handler)
+        if handler.response_streaming:
+            admitted = self._stream(method, lane, behaviour, handler.request_streaming)
+        else:
+            assert not handler.request_streaming, "a stream of requests is answered by a stream"
+            admitted = self._single(method, lane, behaviour)
+        return make_handler(handler, admitted, decode=tolerant(handler), request_streaming=True)
+
+    def _single(self, method: str, lane: Lane, behaviour: Behaviour) -> Behaviour:
+        def admitted(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            tenant = caller().tenant
+            lane.refuse_if_full(method, tenant, waited_s=time.monotonic() - _arrived.get())
+            request = self._reader.read(requests, context, tenant)
+            with _entered(lane, method, tenant, context):
                 return behaviour(request, context)
 
-        return wrap_unary(handler, admitted)
+        return admitted
+
+    def _stream(self, method: str, lane: Lane, behaviour: Behaviour, request_streaming: bool) -> Behaviour:
+        streams = self._streams
+
+        def admitted(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            tenant = caller().tenant
+            with streams.enter(tenant):
+                _turns.set(_Turns(lane, method, tenant, context))
+                if request_streaming:
+                    yield from behaviour(messages(requests, context, streams.timer, streams.idle_s), context)
+                else:
+                    yield from behaviour(self._reader.read(requests, context, tenant), context)
+
+        return admitted
+
+
+@contextmanager
+def _entered(lane: Lane, method: str, tenant: str, context: grpc.ServicerContext) -> Iterator[None]:
+    config = lane.config
+    deadline = Deadline.of(context.time_remaining(), default_s=config.default_timeout_s, max_s=config.max_timeout_s)
+    with lane.enter(deadline, method=method, tenant=tenant):
+        if not context.is_active():
+            raise DeadlineExceeded("the caller has gone")
+        deadline.check("start")
+        set_deadline(deadline)
+        yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import math
 import struct
 
 from google.protobuf.message import Message
@@ -12,6 +13,11 @@ from google.protobuf.message import Message
 from recsys.errors import InvalidInput
 
 _PLACE = struct.Struct(">Q")
+_CURSOR = struct.Struct(">dq")
+
+Cursor = tuple[float, int]
+"""A time in seconds, and a number that orders what is of one time."""
+
 DIGEST_BYTES = 16
 
 
@@ -22,12 +28,12 @@ def page_size(asked: int, *, default: int, most: int) -> int:
 
 def digest(request: Message) -> bytes:
     """Stands for all arguments of a request but those that differ from page to page."""
-    return _hash(request, ("page_size", "page_token"))
+    return _hash(request, ("page_size", "page_token"), type(request))
 
 
-def body_digest(request: Message) -> bytes:
-    """Stands for all of a write but its request id."""
-    return _hash(request, ("request_id",))
+def body_digest(request: Message, kind: type[Message] | None = None) -> bytes:
+    """Stands for all of a write but its request id; taken for one of `kind`, where that has the same fields."""
+    return _hash(request, ("request_id",), kind or type(request))
 
 
 def to_token(key: bytes, place: int) -> str:
@@ -57,10 +63,29 @@ def place_in(token: str, key: bytes) -> int | None:
     return place
 
 
-def _hash(request: Message, without: tuple[str, ...]) -> bytes:
+def to_cursor(key: bytes, cursor: Cursor) -> str:
+    """A token for a list that is ordered by `Cursor`: what is written between two pages shifts nothing."""
+    return base64.urlsafe_b64encode(_CURSOR.pack(*cursor) + key).decode()
+
+
+def cursor_in(token: str, key: bytes) -> Cursor | None:
+    """The cursor of a token made for the arguments that `key` stands for; None without a token."""
+    if not token:
+        return None
+    try:
+        data = base64.b64decode(token.encode(), altchars=b"-_", validate=True)
+        time_s, number = _CURSOR.unpack_from(data)
+    except (binascii.Error, struct.error) as error:
+        raise bad_token(token, "is not a page token") from error
+    if data[_CURSOR.size :] != key or math.isnan(time_s):
+        raise bad_token(token, "was made for other arguments")
+    return time_s, number
+
+
+def _hash(request: Message, without: tuple[str, ...], kind: type[Message]) -> bytes:
     copy = type(request)()
     copy.CopyFrom(request)
     for name in without:
         copy.ClearField(name)
     body = copy.SerializeToString(deterministic=True)
-    return hashlib.sha256(f"{request.DESCRIPTOR.full_name}\0".encode() + body).digest()[:DIGEST_BYTES]
+    return hashlib.sha256(f"{kind.DESCRIPTOR.full_name}\0".encode() + body).digest()[:DIGEST_BYTES]

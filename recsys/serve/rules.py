@@ -39,6 +39,7 @@ MAX_BYTES: Mapping[str, int] = {
     "EncodeTextsRequest.texts": MAX_TEXT_BYTES,
     "ListMemoriesRequest.query_text": MAX_TEXT_BYTES,
     "WriteEventsRequest.request_id": 128,
+    "StreamEventsRequest.request_id": 128,
     "WriteItemsRequest.request_id": 128,
 }
 
@@ -53,6 +54,7 @@ MAX_COUNT: Mapping[str, int] = {
     "ExplainRankingRequest.item_ids": 50,
     "EncodeTextsRequest.texts": 64,
     "WriteEventsRequest.events": MAX_EVENTS_PER_WRITE,
+    "StreamEventsRequest.events": MAX_EVENTS_PER_WRITE,
     "WriteItemsRequest.items": MAX_ITEMS_PER_WRITE,
 }
 
@@ -62,15 +64,16 @@ def _candidate(message: ranking_pb.Candidate) -> Findings:
         yield "item_id", "", "a candidate needs an item_id or a text"
 
 
-def _surely_good(message: ranking_pb.Candidate) -> bool:
-    """Most candidates, in a third of the time; the others get the full check."""
-    item_id, text = message.item_id, message.text
+def _surely_good(messages: Sequence[ranking_pb.Candidate]) -> bool:
+    """Most requests, in a tenth of the time; the others' candidates are checked one by one."""
+    ids = [message.item_id for message in messages]
+    texts = [message.text for message in messages]
     return (
-        bool(item_id or text)
-        and len(item_id) <= MAX_ID_BYTES // 4
-        and len(text) <= MAX_TEXT_BYTES // 4
-        and "\0" not in item_id
-        and "\0" not in text
+        all(ids)
+        and max(map(len, ids), default=0) <= MAX_ID_BYTES // 4
+        and max(map(len, texts), default=0) <= MAX_TEXT_BYTES // 4
+        and "\0" not in "".join(ids)
+        and "\0" not in "".join(texts)
     )
 
 
@@ -87,7 +90,7 @@ def _explain(message: ranking_pb.ExplainRankingRequest) -> Findings:
         yield "item_ids", [], "is required with user: at least one"
 
 
-def _events(message: ingest_pb.WriteEventsRequest) -> Findings:
+def _events(message: ingest_pb.WriteEventsRequest | ingest_pb.StreamEventsRequest) -> Findings:
     for index, event in enumerate(message.events[:MAX_EVENTS_PER_WRITE]):
         if not event.user_id:
             yield f"events[{index}].user_id", "", "is required"
@@ -143,5 +146,6 @@ RULES: Mapping[str, Callable[[Any], Findings]] = {
     "UserContext": _user,
     "ExplainRankingRequest": _explain,
     "WriteEventsRequest": _events,
+    "StreamEventsRequest": _events,
     "WriteItemsRequest": _items,
 }

@@ -1,34 +1,29 @@
-"""The methods of the API. Each one validates, decodes, calls the engine, encodes."""
+"""RankingService and AdminService: each method validates, decodes, calls the engine, encodes."""
 
 # ruff: noqa: N802 - gRPC calls methods by the names that the .proto files give them
 
 from __future__ import annotations
 
-import time
+import math
 import uuid
 
 import grpc
 
 from recsys.errors import InvalidInput, NotFound
 from recsys.serve import pages
+from recsys.serve.answers import add_rows, warm_up
 from recsys.serve.backend import Backend, to_serving
 from recsys.serve.deadline import check_deadline
 from recsys.serve.engine import Engine, SnapshotSummary
+from recsys.serve.ops.replay import ReplayReport
 from recsys.serve.rankings import Kept
 from recsys.serve.validate import validate
-from recsys.types import Event, Ranking, Remembered, User
+from recsys.types import CandidateColumns, Ranking, User
 from recsys.v1 import admin_service_pb2 as admin_pb
-from recsys.v1 import ingest_service_pb2 as ingest_pb
-from recsys.v1 import memory_service_pb2 as memory_pb
 from recsys.v1 import ranking_service_pb2 as ranking_pb
 from recsys.v1.admin_service_pb2_grpc import AdminServiceServicer
-from recsys.v1.ingest_service_pb2_grpc import IngestServiceServicer
-from recsys.v1.memory_service_pb2_grpc import MemoryServiceServicer
 from recsys.v1.ranking_service_pb2_grpc import RankingServiceServicer
 from recsys.wire import values
-
-MAX_SEARCH = 1_000
-"""How far a search in a user's memory reaches."""
 
 _TOP_IDS = 10
 
@@ -38,23 +33,28 @@ class RankingServicer(RankingServiceServicer):
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        warm_up()
 
     def RankItems(
         self, request: ranking_pb.RankItemsRequest, context: grpc.ServicerContext
     ) -> ranking_pb.RankItemsResponse:
         validate(request)
+        moment = self._backend.rankings.moment
         engine = self._backend.live.engine
         user = self._backend.user(request.user, engine)
-        candidates = [values.from_candidate(each) for each in request.candidates]
+        asked = request.candidates
+        candidates = CandidateColumns([each.item_id for each in asked], [each.text for each in asked])
         check_deadline("rank")
         ranking = engine.rank(user, candidates, top_k=request.top_k, parts=request.include_parts)
+        self._backend.replay.log.add(request)
         kept = self._kept(user, engine, ranking)
-        return ranking_pb.RankItemsResponse(
-            items=map(values.to_ranked, ranking.items),
-            ranking_id=self._keep(kept),
+        response = ranking_pb.RankItemsResponse(
+            ranking_id=self._keep(kept, moment),
             serving=kept.serving,
             fallbacks=values.to_fallbacks(ranking.fallbacks),
         )
+        add_rows(response, ranking.items)
+        return response
 
     def RecommendItems(
         self, request: ranking_pb.RecommendItemsRequest, context: grpc.ServicerContext
@@ -62,10 +62,11 @@ class RankingServicer(RankingServiceServicer):
         validate(request)
         size = pages.page_size(request.page_size, default=10, most=200)
         ranking_id, start = self._place(request)
+        moment = self._backend.rankings.moment
         kept = self._backend.rankings.get(ranking_id) if ranking_id else self._recommend(request)
         if ranking_id and kept.digest != pages.digest(request):
             raise pages.bad_token(request.page_token, "was made for other arguments")
-        ranking_id = ranking_id or self._keep(kept)
+        ranking_id = ranking_id or self._keep(kept, moment)
         more = start + size < len(kept.items)
         return ranking_pb.RecommendItemsResponse(
             items=map(values.to_ranked, kept.items[start : start + size]),
@@ -108,6 +109,7 @@ class RankingServicer(RankingServiceServicer):
             include_seen=request.include_seen if request.HasField("include_seen") else None,
             parts=request.include_parts,
         )
+        self._backend.replay.log.add(request)
         return self._kept(user, engine, ranking, digest=pages.digest(request))
 
     def _kept(self, user: User, engine: Engine, ranking: Ranking, digest: bytes = b"") -> Kept:
@@ -120,9 +122,12 @@ class RankingServicer(RankingServiceServicer):
             digest=digest,
         )
 
-    def _keep(self, kept: Kept) -> str:
-        ranking_id = uuid.uuid4().hex
-        self._backend.rankings.keep(ranking_id, kept)
+    def _keep(self, kept: Kept, moment: int) -> str:
+        """The answer's id. `moment` was taken before the user was read: who was erased since is not kept."""
+        ranking_id, rankings = uuid.uuid4().hex, self._backend.rankings
+        rankings.keep(ranking_id, kept)
+        if rankings.forgotten_since(moment, kept.user.user_id):
+            self._backend.replay.log.forget(kept.user.user_id)
         return ranking_id
 
     def _place(self, request: ranking_pb.RecommendItemsRequest) -> tuple[str, int]:
@@ -144,66 +149,8 @@ class RankingServicer(RankingServiceServicer):
         return kept.user, item_ids
 
 
-class IngestServicer(IngestServiceServicer):
-    """WriteEvents, WriteItems."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def WriteEvents(
-        self, request: ingest_pb.WriteEventsRequest, context: grpc.ServicerContext
-    ) -> ingest_pb.WriteEventsResponse:
-        validate(request)
-        received = time.time()
-        events = [values.from_event(event, received=received) for event in request.events]
-        check_deadline("write")
-        receipt = self._backend.store.write_events(
-            events, request_id=request.request_id, digest=pages.body_digest(request)
-        )
-        self._backend.live.wrote(receipt)
-        return ingest_pb.WriteEventsResponse(
-            accepted_count=receipt.accepted,
-            duplicate_count=receipt.duplicates,
-            memory_watermark=values.to_time(receipt.watermark),
-        )
-
-    def WriteItems(
-        self, request: ingest_pb.WriteItemsRequest, context: grpc.ServicerContext
-    ) -> ingest_pb.WriteItemsResponse:
-        validate(request)
-        items = [values.from_item(item) for item in request.items]
-        check_deadline("write")
-        receipt = self._backend.live.write_items(items, request.request_id, pages.body_digest(request))
-        return ingest_pb.WriteItemsResponse(
-            accepted_count=receipt.accepted,
-            duplicate_count=receipt.duplicates,
-            memory_watermark=values.to_time(receipt.watermark),
-        )
-
-
-class MemoryServicer(MemoryServiceServicer):
-    """ListMemories."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def ListMemories(
-        self, request: memory_pb.ListMemoriesRequest, context: grpc.ServicerContext
-    ) -> memory_pb.ListMemoriesResponse:
-        validate(request)
-        engine = self._backend.live.engine
-        size = pages.page_size(request.page_size, default=50, most=1_000)
-        user = self._backend.user(ranking_pb.UserContext(user_id=request.user_id), engine)
-        key = pages.digest(request)
-        place = pages.place_in(request.page_token, key)
-        check_deadline("read the memory")
-        if request.query_text:
-            return _found(engine.search_history(user, request.query_text, MAX_SEARCH), place or 0, size, key)
-        return _listed(engine, engine.history(user), place, size, key)
-
-
 class AdminServicer(AdminServiceServicer):
-    """GetServingState, ListSnapshots, ActivateSnapshot."""
+    """GetServingState, ListSnapshots, ActivateSnapshot, RollbackSnapshot."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -239,37 +186,42 @@ class AdminServicer(AdminServiceServicer):
         self, request: admin_pb.ActivateSnapshotRequest, context: grpc.ServicerContext
     ) -> admin_pb.ActivateSnapshotResponse:
         validate(request)
-        before, after = self._backend.live.activate(request.snapshot_id)
+        report: ReplayReport | None = None
+
+        def check(old: Engine, new: Engine) -> None:
+            nonlocal report
+            report = None if request.force else self._backend.replay.check(old, new)
+
+        before, after = self._backend.live.activate(request.snapshot_id, check)
         return admin_pb.ActivateSnapshotResponse(
-            previous=self._backend.serving(before) if before else None, serving=self._backend.serving(after)
+            previous=self._backend.serving(before) if before else None,
+            serving=self._backend.serving(after),
+            replay=None if report is None else _replay(report),
+        )
+
+    def RollbackSnapshot(
+        self, request: admin_pb.RollbackSnapshotRequest, context: grpc.ServicerContext
+    ) -> admin_pb.RollbackSnapshotResponse:
+        before, after = self._backend.live.roll_back()
+        return admin_pb.RollbackSnapshotResponse(
+            previous=self._backend.serving(before), serving=self._backend.serving(after)
         )
 
 
-def _listed(
-    engine: Engine, history: list[Event], place: int | None, size: int, key: bytes
-) -> memory_pb.ListMemoriesResponse:
-    """Newest first. A place counts from the oldest event, so events written between two pages shift nothing."""
-    end = len(history) if place is None else min(place, len(history))
-    start = max(end - size, 0)
-    return memory_pb.ListMemoriesResponse(
-        memories=(values.to_memory(_remembered(engine, event)) for event in reversed(history[start:end])),
-        next_page_token=pages.to_token(key, start) if start else "",
-        total_size=len(history),
+def _replay(report: ReplayReport) -> admin_pb.Replay:
+    return admin_pb.Replay(
+        request_count=report.num_requests,
+        error_count=report.num_errors,
+        mean_overlap=_number(report.overlap),
+        mean_rank_correlation=_number(report.correlation),
+        old_latency_ms=_number(report.old_ms),
+        new_latency_ms=_number(report.new_ms),
     )
 
 
-def _found(memories: list[Remembered], start: int, size: int, key: bytes) -> memory_pb.ListMemoriesResponse:
-    more = start + size < len(memories)
-    return memory_pb.ListMemoriesResponse(
-        memories=map(values.to_memory, memories[start : start + size]),
-        next_page_token=pages.to_token(key, start + size) if more else "",
-        total_size=len(memories),
-    )
-
-
-def _remembered(engine: Engine, event: Event) -> Remembered:
-    item = engine.item(event.item_id)
-    return Remembered(event=event, title=item.title if item else "", weight=0.0, source="history")
+def _number(value: float) -> float | None:
+    """NaN stays unset."""
+    return None if math.isnan(value) else value
 
 
 def _snapshot(summary: SnapshotSummary, active: str) -> admin_pb.Snapshot:

@@ -97,9 +97,9 @@ def _list_check(each: FieldDescriptor) -> _Check:
     def check(values: Sequence[Any], path: str, found: _Found) -> None:
         if not _few(values, max_count, path, found):
             return
+        if surely_good(values):
+            return
         for index, value in enumerate(values):
-            if surely_good(value):
-                continue
             if is_text and not value:
                 found.add(f"{path}[{index}]", value, "must not be empty")
             value_check(value, f"{path}[{index}]", found)

@@ -2,7 +2,7 @@
 
 from recsys.snapshot.manifest import FORMAT_VERSION, MANIFEST_NAME, FileEntry, Manifest, SnapshotMeta
 from recsys.snapshot.reader import Snapshot, current_id, list_snapshots, newest_sound, open_snapshot
-from recsys.snapshot.writer import KEPT_SNAPSHOTS, SnapshotWriter, activate, rollback
+from recsys.snapshot.writer import KEPT_SNAPSHOTS, SnapshotWriter, activate, clear_litter, remove, rollback
 
 __all__ = [
     "FORMAT_VERSION",
@@ -14,9 +14,11 @@ __all__ = [
     "SnapshotMeta",
     "SnapshotWriter",
     "activate",
+    "clear_litter",
     "current_id",
     "list_snapshots",
     "newest_sound",
     "open_snapshot",
+    "remove",
     "rollback",
 ]

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from recsys import __version__
-from recsys.errors import RecsysError, SnapshotError
+from recsys.errors import NotFound, RecsysError, SnapshotError
 from recsys.snapshot.files import listing, measure, sync, sync_tree, write_atomically
 from recsys.snapshot.manifest import MANIFEST_NAME, Manifest, SnapshotMeta
 from recsys.snapshot.reader import (
@@ -63,22 +63,26 @@ class SnapshotWriter:
             self.path.mkdir()
         return self
 
-    def commit(self, meta: SnapshotMeta, *, activate: bool = True) -> str:
+    def commit(self, meta: SnapshotMeta, *, activate: bool = True, replaces: str = "") -> str:
         """Make the files a snapshot, current unless told otherwise, and drop the oldest beyond three; its id.
 
-        Equal content has an equal id and is kept once. Raises InvalidInput (`meta` is not JSON), SnapshotError (a name
-        that is not plain, a second commit).
+        Equal content has an equal id and is kept once. With `replaces` it takes the place of that snapshot, which is
+        removed: it is as old, and current only if that was. Raises InvalidInput (`meta` is not JSON), SnapshotError (a
+        name that is not plain, a second commit), NotFound (nothing to replace).
         """
         if not self.path.is_dir():
             raise SnapshotError("this writer has already committed, or was never entered")
         files = measure(self.path, sorted(listing(self.path)))
-        manifest = Manifest.of(meta, files, created=time.time(), code_version=__version__)
+        created = _old(self._root, replaces).created if replaces else time.time()
+        manifest = Manifest.of(meta, files, created=created, code_version=__version__)
         (self.path / MANIFEST_NAME).write_bytes(manifest.to_bytes())
         sync_tree(self.path)
         with _names_change(self._root):
             self._publish(manifest.snapshot_id)
-            if activate:
+            if _is_current(self._root, replaces) if replaces else activate:
                 _point(self._root, manifest.snapshot_id)
+            if replaces and replaces != manifest.snapshot_id:
+                shutil.rmtree(self._root / SNAPSHOTS_NAME / replaces)
             _prune(self._root, keep=manifest.snapshot_id)
         return manifest.snapshot_id
 
@@ -103,6 +107,22 @@ class SnapshotWriter:
         sync(target.parent)
 
 
+def remove(root: Path, snapshot_id: str) -> None:
+    """Remove a snapshot. Raises NotFound, SnapshotError for the current one."""
+    with _names_change(root):
+        if _is_current(root, snapshot_id):
+            raise SnapshotError(f"snapshot {snapshot_id} is the current one")
+        _old(root, snapshot_id)
+        shutil.rmtree(root / SNAPSHOTS_NAME / snapshot_id)
+
+
+def clear_litter(root: Path) -> None:
+    """Remove what writers that died left half written."""
+    with _names_change(root):
+        if (root / _WRITING_NAME).is_dir():
+            _sweep(root / _WRITING_NAME)
+
+
 def activate(root: Path, snapshot_id: str) -> None:
     """Make a snapshot current, once it has been verified. Raises NotFound, SnapshotError."""
     with _names_change(root):
@@ -119,6 +139,20 @@ def rollback(root: Path) -> str:
         sound = newest_sound(root, among=older)
         _point(root, sound.snapshot_id)
         return sound.snapshot_id
+
+
+def _old(root: Path, snapshot_id: str) -> Manifest:
+    found = next((each for each in list_snapshots(root) if each.snapshot_id == snapshot_id), None)
+    if found is None:
+        raise NotFound(f"no snapshot {snapshot_id} in {root}")
+    return found
+
+
+def _is_current(root: Path, snapshot_id: str) -> bool:
+    try:
+        return current_id(root) == snapshot_id
+    except RecsysError:
+        return False
 
 
 def _point(root: Path, snapshot_id: str) -> None:

@@ -68,12 +68,19 @@ class Committer:
 
         Raises what `work` raised, Overloaded when too many wait, StoreError when nothing was committed.
         """
+        return self.enqueue(work, num_rows).result()
+
+    def enqueue(self, work: Work, num_rows: int) -> Future[WriteReceipt]:
+        """Does not wait: the future ends as `submit` does. Work is done in the order in which it was enqueued.
+
+        Raises Overloaded when too many wait, StoreError when the store is closed.
+        """
         job = _Job(work, num_rows)
         with self._gate:
             if self._closed:
                 raise StoreError("the event store is closed")
             self._put(job)
-        return job.done.result()
+        return job.done
 
     def close(self) -> None:
         """Commits what waits, then ends the thread."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, insert, make_url, select, text
+from sqlalchemy import URL, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from recsys.errors import InvalidInput, MissingExtra, StoreError
-from recsys.store.schema import FORMAT, metadata, state
+from recsys.store.migrate import migrate
 
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for another process's lock before it fails."""
@@ -25,6 +25,12 @@ NUM_READERS = 16
 
 # Any number will do; it only has to be the same for all who create these tables at the same time.
 _CREATE_LOCK = 0x10462EC
+
+SWEEP_PATIENCE_S = 0.5
+"""How long emptying the log of deleted bytes waits for readers, and writers for that; then it is for the next sweep."""
+
+# Of 4 KiB each, in one transaction: writers wait for it.
+_FREED_PAGES = 1_000
 
 _Dbapi = Any
 """A DBAPI connection: SQLAlchemy's events do not type it."""
@@ -40,7 +46,7 @@ class Engines:
 
     @classmethod
     def open(cls, where: str | Path) -> Engines:
-        """Connects and makes the tables where there are none.
+        """Connects, makes the tables where there are none and brings older ones up to date.
 
         Raises InvalidInput for a URL that is not SQLite or PostgreSQL, MissingExtra without psycopg, StoreError when
         there is no store to be had at `where`.
@@ -51,7 +57,7 @@ class Engines:
             try:
                 opened = cls(writer=_writer(url), readers=_readers(url), where=shown)
                 undo.callback(opened.close)
-                opened._create()
+                opened._prepare()
                 settle(opened.writer)
             except (SQLAlchemyError, OSError) as error:
                 raise StoreError(f"cannot open the event store at {shown}: {cause(error)}") from error
@@ -63,16 +69,11 @@ class Engines:
         self.readers.dispose()
         self.writer.dispose()
 
-    def _create(self) -> None:
+    def _prepare(self) -> None:
         with self.writer.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATE_LOCK})
-            metadata.create_all(connection)
-            found = connection.scalar(select(state.c.format))
-            if found is None:
-                connection.execute(insert(state).values(id=1, format=FORMAT, seq=0, time_s=0.0))
-            elif found != FORMAT:
-                raise StoreError(f"the event store at {self.where} has format {found}; this version reads {FORMAT}")
+            migrate(connection, self.where)
 
 
 def parse(where: str | Path) -> URL:
@@ -90,21 +91,45 @@ def parse(where: str | Path) -> URL:
     raise InvalidInput.of("url", url.drivername, "expected a path, sqlite:///path or postgresql://host/database")
 
 
-def settle(engine: Engine) -> bool:
+def settle(engine: Engine, *, patience_s: float = BUSY_TIMEOUT_S) -> bool:
     """Moves all that was committed to where no failed fsync can tear it off; False where readers kept it from ending.
 
     After a failed fsync the kernel may call pages clean that never reached the disk; appending to a log with such a
     hole would lose later commits at the next power cut. Emptying the log rewrites and syncs the database file instead.
-    PostgreSQL does the same by itself: it stops and recovers.
+    PostgreSQL does the same by itself: it stops and recovers. Writers wait while this waits for readers. Raises
+    StoreError where the disk refuses.
     """
     if engine.dialect.name != "sqlite":
         return True
     raw = engine.raw_connection()
     try:
+        raw.cursor().execute(f"PRAGMA busy_timeout = {int(patience_s * 1000)}")
         busy, _, _ = raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as error:
+        raise StoreError(f"what was committed could not be settled: {error}") from error
     finally:
+        raw.cursor().execute(f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_S * 1000)}")
         raw.close()
     return not busy
+
+
+def reclaim(engines: Engines) -> bool:
+    """Drives the bytes of what was deleted out of the live files; False where readers kept the log from being emptied.
+
+    SQLite: the log is emptied into a file whose deleted cells are zeros, then up to 1,000 free pages are cut off.
+    PostgreSQL: VACUUM; its own log keeps older bytes until it is recycled.
+    """
+    if engines.writer.dialect.name != "sqlite":
+        with engines.readers.connect() as connection:
+            for table in ("longrec_events", "longrec_requests"):
+                connection.execute(text(f"VACUUM {table}"))
+        return True
+    with engines.writer.begin() as connection:
+        # The driver makes one step of a statement without rows, and a step frees one page.
+        free = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+        for _ in range(min(free, _FREED_PAGES)):
+            connection.exec_driver_sql("PRAGMA incremental_vacuum(1)")
+    return settle(engines.readers, patience_s=SWEEP_PATIENCE_S)
 
 
 def cause(error: BaseException) -> str:
@@ -132,7 +157,14 @@ def _writer(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # the driver begins nothing behind our back
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        # The first counts for a new file only. Deleted bytes are overwritten, and their pages given back by `reclaim`.
+        for pragma in (
+            "auto_vacuum=INCREMENTAL",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "secure_delete=ON",
+        ):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

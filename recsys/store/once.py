@@ -1,4 +1,8 @@
-"""Exactly once: the receipt of a write is kept beside it, in the same transaction, and given to whoever asks again."""
+"""Exactly once: the receipt of a write is kept beside it, in the same transaction, and given to whoever asks again.
+
+Of the request id and the body only digests are kept (`sealed`), for either may speak of a user. They outlive the
+erasure of one: a late retry of a write shall not bring back what was erased.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from sqlalchemy import Connection, delete, insert, select
 
 from recsys.errors import Conflict
 from recsys.store.schema import requests
+from recsys.store.sealed import sealed, sealed_bytes
 
 KEEP_S = 24 * 3600.0
 """How long a request id is remembered."""
@@ -36,23 +41,24 @@ class Key:
     digest: bytes
 
 
-def recall(connection: Connection, key: Key) -> WriteReceipt | None:
+def recall(connection: Connection, secret: bytes, key: Key) -> WriteReceipt | None:
     """The receipt given for this key, or None; raises Conflict where the id came with another body."""
-    row = connection.execute(select(requests).where(requests.c.request_id == key.request_id)).one_or_none()
+    name = sealed(secret, key.request_id)
+    row = connection.execute(select(requests).where(requests.c.request_id == name)).one_or_none()
     if row is None:
         return None
-    if (row.kind, row.digest) != (key.kind, key.digest):
+    if (row.kind, row.digest) != (key.kind, sealed_bytes(secret, key.digest)):
         raise Conflict(f"request_id {key.request_id!r} was used for another write in the last 24 hours")
     return WriteReceipt(accepted=row.accepted, duplicates=row.duplicates, watermark=row.watermark, seq=row.seq)
 
 
-def remember(connection: Connection, key: Key, receipt: WriteReceipt) -> None:
+def remember(connection: Connection, secret: bytes, key: Key, receipt: WriteReceipt) -> None:
     """Keeps the receipt from the time of its watermark on."""
     connection.execute(
         insert(requests).values(
-            request_id=key.request_id,
+            request_id=sealed(secret, key.request_id),
             kind=key.kind,
-            digest=key.digest,
+            digest=sealed_bytes(secret, key.digest),
             created_s=receipt.watermark,
             accepted=receipt.accepted,
             duplicates=receipt.duplicates,

@@ -3,6 +3,8 @@
 The state row is the sequence: a writer locks it first and moves it last, so the order of `seq` is the order of commits
 and a reader that remembers `seq` never misses what committed later. Two writers never see each other half done, which
 lets the rest be plain statements, the same on every dialect.
+
+How a database comes to have these tables stands in `migrations/`; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-FORMAT = 1
+FORMAT = 2
+"""The number of the last migration; an older program refuses a newer database by it."""
 
 # SQLite clusters a table by its INTEGER primary key: appends stay at the end, exports scan in order.
 _Seq = BigInteger().with_variant(Integer, "sqlite")
@@ -36,6 +40,8 @@ state = Table(
     Column("format", Integer, nullable=False),
     Column("seq", BigInteger, nullable=False),
     Column("time_s", Double, nullable=False),
+    # Random, one a database: what is kept of a request or an erased user is a digest under this key.
+    Column("secret", LargeBinary, nullable=False, server_default=text("''")),
 )
 
 events = Table(
@@ -84,6 +90,17 @@ requests = Table(
     Column("duplicates", Integer, nullable=False),
     Column("watermark", Double, nullable=False),
     Column("seq", BigInteger, nullable=False),
+)
+
+# Who was erased, under which number: what a snapshot holds of them up to there is gone. The key is no id: it can only
+# be compared with that of an id somebody names.
+erased = Table(
+    "longrec_erased",
+    metadata,
+    Column("user_key", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False, index=True),
+    Column("time_s", Double, nullable=False),
+    Column("num_events", Integer, nullable=False),
 )
 
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import polars as pl
-from sqlalchemy import Connection, Row, Select, delete, insert, select
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from recsys.errors import StoreError
 from recsys.store import rows
 from recsys.store.commit import MAX_WAITING, Committer, Moment, Work
-from recsys.store.engine import Engines, cause, settle
+from recsys.store.engine import SWEEP_PATIENCE_S, Engines, cause, reclaim, settle
+from recsys.store.erasure import Erasure, drop_user, erased_after, find
 from recsys.store.once import Key, WriteReceipt, recall, remember
+from recsys.store.schema import erased as erased_table
 from recsys.store.schema import events as event_table
 from recsys.store.schema import insert_new_events, state
 from recsys.store.schema import items as item_table
+from recsys.store.sealed import sealed
 from recsys.types import MAX_EVENTS_PER_WRITE, MAX_ITEMS_PER_WRITE, Event, Item
+from recsys.watch import staged
 
 _PAGE_ROWS = 20_000
 
@@ -46,6 +51,7 @@ class EventStore:
 
     def __init__(self, engines: Engines, *, clock: Callable[[], float], max_waiting: int) -> None:
         self._engines = engines
+        self._secret = bytes(self._read(select(state.c.secret))[0].secret)
         self._committer = Committer(engines, clock, max_waiting=max_waiting)
 
     @classmethod
@@ -65,10 +71,20 @@ class EventStore:
         stands for the body (default: a hash of `events`). Raises InvalidInput, Conflict (same id, another body),
         Overloaded, StoreError.
         """
+        return self.enqueue_events(events, request_id=request_id, digest=digest).result()
+
+    def enqueue_events(
+        self, events: Sequence[Event], *, request_id: str = "", digest: bytes = b""
+    ) -> Future[WriteReceipt]:
+        """As `write_events`, without waiting for the disk: the future ends with the receipt, Conflict or StoreError.
+
+        Batches are applied in the order in which they were enqueued. Raises InvalidInput, Overloaded, StoreError.
+        """
         rows.check_events(events, MAX_EVENTS_PER_WRITE)
         batch = tuple(events)
-        return self._write("events", batch, request_id, digest, lambda at, now: _add_events(at, now, batch))
+        return self._enqueue("events", batch, request_id, digest, lambda at, now: _add_events(at, now, batch))
 
+    @staged("commit")
     def write_items(self, items: Sequence[Item], *, request_id: str = "", digest: bytes = b"") -> WriteReceipt:
         """Adds or replaces at most 1,000 items, all or none; one stored already, word for word, is a duplicate.
 
@@ -76,27 +92,60 @@ class EventStore:
         """
         rows.check_items(items, MAX_ITEMS_PER_WRITE)
         batch = tuple(items)
-        return self._write("items", batch, request_id, digest, lambda at, now: _put_items(at, now, batch))
+        work = self._enqueue("items", batch, request_id, digest, lambda at, now: _put_items(at, now, batch))
+        return work.result()
 
-    def delete_user(self, user_id: str) -> int:
-        """Erases a user's events and returns how many there were; their bytes are gone from the files, too.
+    def delete_user(self, user_id: str) -> Erasure:
+        """Erases a user: their events go, and a tombstone says that what snapshots hold of them is gone, too.
 
-        On SQLite a reader at work can keep the log from being emptied: StoreError then, and asking again finishes it.
-        PostgreSQL frees the bytes at its next vacuum.
+        Asked again before anything new was written, it gives the first answer. Bytes are overwritten in the file at
+        once where no reader is at work, else by the next `reclaim`. Raises InvalidInput, Overloaded, StoreError.
         """
         rows.check_id("user_id", user_id)
-        receipt = self._committer.submit(lambda at, now: _drop_user(at, now, user_id), 1)
-        with self._failing("delete a user"):
-            if not settle(self._engines.readers):
-                raise StoreError("the user's events are deleted, but readers keep their bytes in the log: try again")
-        return receipt.accepted
+        key = sealed(self._secret, user_id)
+        receipt = self._committer.submit(lambda at, now: drop_user(at, now, user_id, key), 1)
+        with suppress(StoreError):  # it is committed; a disk that refuses now is met, and told, by the next sweep
+            settle(self._engines.readers, patience_s=SWEEP_PATIENCE_S)
+        return Erasure(num_events=receipt.accepted, seq=receipt.seq, time_s=receipt.watermark)
+
+    def erasure(self, user_id: str) -> Erasure | None:
+        """When the user was last erased; None for never."""
+        found = self._read(find(sealed(self._secret, user_id)))
+        return Erasure(num_events=found[0].num_events, seq=found[0].seq, time_s=found[0].time_s) if found else None
+
+    def erased_among(self, user_ids: Iterable[str], *, after_seq: int) -> frozenset[str]:
+        """Those of `user_ids` erased after `after_seq`: what a snapshot that reaches to there holds of them is gone.
+
+        Costs a query where nobody was, else a digest an id.
+        """
+        keys = {row.user_key for row in self._read(erased_after(after_seq))}
+        if not keys:
+            return frozenset()
+        return frozenset(user_id for user_id in user_ids if sealed(self._secret, user_id) in keys)
+
+    @property
+    def last_erased_seq(self) -> int:
+        """The number of the last tombstone; 0 where nobody was erased. A snapshot that reaches it needs no mask."""
+        return int(self._read(select(func.coalesce(func.max(erased_table.c.seq), 0)))[0][0])
+
+    def reclaim(self) -> bool:
+        """Drives the bytes of what was deleted out of the live files; False where readers at work kept some in the log.
+
+        Meant to be called every few minutes. PostgreSQL needs the rights to VACUUM.
+        """
+        with self._failing("reclaim space"):
+            return reclaim(self._engines)
 
     def user_events(self, user_id: str, *, after_seq: int = 0) -> list[Event]:
         """A user's events in time order; events of the same time in order of arrival."""
+        return [event for _, event in self.numbered_events(user_id, after_seq=after_seq)]
+
+    def numbered_events(self, user_id: str, *, after_seq: int = 0) -> list[tuple[int, Event]]:
+        """(seq, event) of a user, in the order of `user_events`."""
         rows.check_id("user_id", user_id, required=False)
         wanted = (event_table.c.user_id == user_id) & (event_table.c.seq > after_seq)
         query = select(event_table).where(wanted).order_by(event_table.c.timestamp, event_table.c.seq)
-        return [rows.event_of(row) for row in self._read(query)]
+        return [(row.seq, rows.event_of(row)) for row in self._read(query)]
 
     def items(self, *, after_seq: int = 0) -> list[Item]:
         """The latest version of each item written after `after_seq`, in order of arrival."""
@@ -110,7 +159,10 @@ class EventStore:
                 yield row.seq, rows.event_of(row)
 
     def events_frame(self, *, after_seq: int = 0) -> pl.DataFrame:
-        """Events in order of arrival, one column a field, with `seq`; an absent id is null."""
+        """Events in order of arrival, one column a field, with `seq`; an absent id is null.
+
+        A user erased meanwhile may be there in part: a snapshot made of it is masked where it is loaded.
+        """
         pages = [pl.DataFrame(page, schema=_FRAME, orient="row") for page in self._pages(after_seq)]
         return pl.concat([pl.DataFrame(schema=_FRAME), *pages])
 
@@ -137,14 +189,14 @@ class EventStore:
     ) -> None:
         self.close()
 
-    def _write(
+    def _enqueue(
         self, kind: str, batch: Sequence[Event | Item], request_id: str, digest: bytes, work: Work
-    ) -> WriteReceipt:
+    ) -> Future[WriteReceipt]:
         rows.check_id("request_id", request_id, required=False)
         if request_id:
             body = digest or hashlib.sha256(repr(batch).encode()).digest()
-            work = _once(Key(request_id=request_id, kind=kind, digest=body), work)
-        return self._committer.submit(work, len(batch))
+            work = _once(self._secret, Key(request_id=request_id, kind=kind, digest=body), work)
+        return self._committer.enqueue(work, len(batch))
 
     def _pages(self, after_seq: int) -> Iterator[Sequence[Row[Any]]]:
         last = self.seq
@@ -168,12 +220,12 @@ class EventStore:
             raise StoreError(f"the event store could not {doing}: {cause(error)}") from error
 
 
-def _once(key: Key, work: Work) -> Work:
+def _once(secret: bytes, key: Key, work: Work) -> Work:
     def run(connection: Connection, now: Moment) -> WriteReceipt:
-        if given := recall(connection, key):
+        if given := recall(connection, secret, key):
             return given
         receipt = work(connection, now)
-        remember(connection, key, receipt)
+        remember(connection, secret, key, receipt)
         return receipt
 
     return run
@@ -202,8 +254,3 @@ def _put_items(connection: Connection, now: Moment, batch: Sequence[Item]) -> Wr
         watermark=now.time_s,
         seq=now.seq + len(changed),
     )
-
-
-def _drop_user(connection: Connection, now: Moment, user_id: str) -> WriteReceipt:
-    gone = connection.execute(delete(event_table).where(event_table.c.user_id == user_id)).rowcount
-    return WriteReceipt(accepted=gone, duplicates=0, watermark=now.time_s, seq=now.seq)

@@ -74,12 +74,44 @@ class ListSnapshotsResponse(_message.Message):
     def __init__(self, snapshots: _Optional[_Iterable[_Union[Snapshot, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ActivateSnapshotRequest(_message.Message):
-    __slots__ = ("snapshot_id",)
+    __slots__ = ("snapshot_id", "force")
     SNAPSHOT_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
     snapshot_id: str
-    def __init__(self, snapshot_id: _Optional[str] = ...) -> None: ...
+    force: bool
+    def __init__(self, snapshot_id: _Optional[str] = ..., force: bool = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("request_count", "error_count", "mean_overlap", "mean_rank_correlation", "old_latency_ms", "new_latency_ms")
+    REQUEST_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ERROR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    MEAN_RANK_CORRELATION_FIELD_NUMBER: _ClassVar[int]
+    OLD_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    NEW_LATENCY_MS_FIELD_NUMBER: _ClassVar[int]
+    request_count: int
+    error_count: int
+    mean_overlap: float
+    mean_rank_correlation: float
+    old_latency_ms: float
+    new_latency_ms: float
+    def __init__(self, request_count: _Optional[int] = ..., error_count: _Optional[int] = ..., mean_overlap: _Optional[float] = ..., mean_rank_correlation: _Optional[float] = ..., old_latency_ms: _Optional[float] = ..., new_latency_ms: _Optional[float] = ...) -> None: ...
 
 class ActivateSnapshotResponse(_message.Message):
+    __slots__ = ("previous", "serving", "replay")
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    SERVING_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
+    previous: _types_pb2.ServingInfo
+    serving: _types_pb2.ServingInfo
+    replay: Replay
+    def __init__(self, previous: _Optional[_Union[_types_pb2.ServingInfo, _Mapping]] = ..., serving: _Optional[_Union[_types_pb2.ServingInfo, _Mapping]] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ...) -> None: ...
+
+class RollbackSnapshotRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RollbackSnapshotResponse(_message.Message):
     __slots__ = ("previous", "serving")
     PREVIOUS_FIELD_NUMBER: _ClassVar[int]
     SERVING_FIELD_NUMBER: _ClassVar[int]

@@ -50,6 +50,11 @@ class AdminServiceStub(object):
                 request_serializer=recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotRequest.SerializeToString,
                 response_deserializer=recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotResponse.FromString,
                 _registered_method=True)
+        self.RollbackSnapshot = channel.unary_unary(
+                '/recsys.v1.AdminService/RollbackSnapshot',
+                request_serializer=recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
@@ -72,7 +77,16 @@ class AdminServiceServicer(object):
 
     def ActivateSnapshot(self, request, context):
         """Loads and warms a snapshot aside, then serves from it; no call fails or mixes two snapshots meanwhile. It stays the
-        current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving.
+        current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving; so is one that
+        answers the ranking requests of late too differently, too slowly or not at all, unless force is set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackSnapshot(self, request, context):
+        """Serves at once from the snapshot that served before, which is kept loaded for some minutes; calling it again takes
+        that back. NOT_FOUND where none is kept.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,6 +109,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ActivateSnapshot,
                     request_deserializer=recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotRequest.FromString,
                     response_serializer=recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotResponse.SerializeToString,
+            ),
+            'RollbackSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackSnapshot,
+                    request_deserializer=recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +198,33 @@ class AdminService(object):
             '/recsys.v1.AdminService/ActivateSnapshot',
             recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotRequest.SerializeToString,
             recsys_dot_v1_dot_admin__service__pb2.ActivateSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.AdminService/RollbackSnapshot',
+            recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotRequest.SerializeToString,
+            recsys_dot_v1_dot_admin__service__pb2.RollbackSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

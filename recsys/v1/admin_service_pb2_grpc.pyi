@@ -39,7 +39,12 @@ class AdminServiceStub:
     """Lists the snapshots that can be activated, newest first."""
     ActivateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateSnapshotRequest, _admin_service_pb2.ActivateSnapshotResponse]
     """Loads and warms a snapshot aside, then serves from it; no call fails or mixes two snapshots meanwhile. It stays the
-    current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving.
+    current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving; so is one that
+    answers the ranking requests of late too differently, too slowly or not at all, unless force is set.
+    """
+    RollbackSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RollbackSnapshotRequest, _admin_service_pb2.RollbackSnapshotResponse]
+    """Serves at once from the snapshot that served before, which is kept loaded for some minutes; calling it again takes
+    that back. NOT_FOUND where none is kept.
     """
 
 @_typing.type_check_only
@@ -53,7 +58,12 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Lists the snapshots that can be activated, newest first."""
     ActivateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateSnapshotRequest, _admin_service_pb2.ActivateSnapshotResponse]  # type: ignore[assignment]
     """Loads and warms a snapshot aside, then serves from it; no call fails or mixes two snapshots meanwhile. It stays the
-    current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving.
+    current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving; so is one that
+    answers the ranking requests of late too differently, too slowly or not at all, unless force is set.
+    """
+    RollbackSnapshot: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RollbackSnapshotRequest, _admin_service_pb2.RollbackSnapshotResponse]  # type: ignore[assignment]
+    """Serves at once from the snapshot that served before, which is kept loaded for some minutes; calling it again takes
+    that back. NOT_FOUND where none is kept.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -82,7 +92,18 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ActivateSnapshotResponse, _abc.Awaitable[_admin_service_pb2.ActivateSnapshotResponse]]:
         """Loads and warms a snapshot aside, then serves from it; no call fails or mixes two snapshots meanwhile. It stays the
-        current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving.
+        current one over a restart. A damaged snapshot is FAILED_PRECONDITION and the old one goes on serving; so is one that
+        answers the ranking requests of late too differently, too slowly or not at all, unless force is set.
+        """
+
+    @_abc_1.abstractmethod
+    def RollbackSnapshot(
+        self,
+        request: _admin_service_pb2.RollbackSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.RollbackSnapshotResponse, _abc.Awaitable[_admin_service_pb2.RollbackSnapshotResponse]]:
+        """Serves at once from the snapshot that served before, which is kept loaded for some minutes; calling it again takes
+        that back. NOT_FOUND where none is kept.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

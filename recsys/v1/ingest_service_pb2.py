@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from recsys.v1 import types_pb2 as recsys_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erecsys/v1/ingest_service.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15recsys/v1/types.proto\"P\n\x12WriteEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.recsys.v1.EventB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"|\n\x13WriteEventsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12\x34\n\x10memory_watermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x11WriteItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x0f.recsys.v1.ItemB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"{\n\x12WriteItemsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12\x34\n\x10memory_watermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa8\x01\n\rIngestService\x12L\n\x0bWriteEvents\x12\x1d.recsys.v1.WriteEventsRequest\x1a\x1e.recsys.v1.WriteEventsResponse\x12I\n\nWriteItems\x12\x1c.recsys.v1.WriteItemsRequest\x1a\x1d.recsys.v1.WriteItemsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erecsys/v1/ingest_service.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15recsys/v1/types.proto\"P\n\x12WriteEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.recsys.v1.EventB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"|\n\x13WriteEventsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12\x34\n\x10memory_watermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Q\n\x13StreamEventsRequest\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.recsys.v1.EventB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x91\x01\n\x14StreamEventsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12\x34\n\x10memory_watermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x05 \x01(\t\"M\n\x11WriteItemsRequest\x12$\n\x05items\x18\x01 \x03(\x0b\x32\x0f.recsys.v1.ItemB\x04\xe2\x41\x01\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"{\n\x12WriteItemsResponse\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x01 \x01(\x05\x12\x17\n\x0f\x64uplicate_count\x18\x02 \x01(\x05\x12\x34\n\x10memory_watermark\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xfd\x01\n\rIngestService\x12L\n\x0bWriteEvents\x12\x1d.recsys.v1.WriteEventsRequest\x1a\x1e.recsys.v1.WriteEventsResponse\x12S\n\x0cStreamEvents\x12\x1e.recsys.v1.StreamEventsRequest\x1a\x1f.recsys.v1.StreamEventsResponse(\x01\x30\x01\x12I\n\nWriteItems\x12\x1c.recsys.v1.WriteItemsRequest\x1a\x1d.recsys.v1.WriteItemsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +36,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WRITEEVENTSREQUEST'].fields_by_name['events']._loaded_options = None
   _globals['_WRITEEVENTSREQUEST'].fields_by_name['events']._serialized_options = b'\342A\001\002'
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['events']._loaded_options = None
+  _globals['_STREAMEVENTSREQUEST'].fields_by_name['events']._serialized_options = b'\342A\001\002'
   _globals['_WRITEITEMSREQUEST'].fields_by_name['items']._loaded_options = None
   _globals['_WRITEITEMSREQUEST'].fields_by_name['items']._serialized_options = b'\342A\001\002'
   _globals['_WRITEEVENTSREQUEST']._serialized_start=134
   _globals['_WRITEEVENTSREQUEST']._serialized_end=214
   _globals['_WRITEEVENTSRESPONSE']._serialized_start=216
   _globals['_WRITEEVENTSRESPONSE']._serialized_end=340
-  _globals['_WRITEITEMSREQUEST']._serialized_start=342
-  _globals['_WRITEITEMSREQUEST']._serialized_end=419
-  _globals['_WRITEITEMSRESPONSE']._serialized_start=421
-  _globals['_WRITEITEMSRESPONSE']._serialized_end=544
-  _globals['_INGESTSERVICE']._serialized_start=547
-  _globals['_INGESTSERVICE']._serialized_end=715
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=342
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=423
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=426
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=571
+  _globals['_WRITEITEMSREQUEST']._serialized_start=573
+  _globals['_WRITEITEMSREQUEST']._serialized_end=650
+  _globals['_WRITEITEMSRESPONSE']._serialized_start=652
+  _globals['_WRITEITEMSRESPONSE']._serialized_end=775
+  _globals['_INGESTSERVICE']._serialized_start=778
+  _globals['_INGESTSERVICE']._serialized_end=1031
 # @@protoc_insertion_point(module_scope)

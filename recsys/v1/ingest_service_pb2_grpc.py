@@ -40,6 +40,11 @@ class IngestServiceStub(object):
                 request_serializer=recsys_dot_v1_dot_ingest__service__pb2.WriteEventsRequest.SerializeToString,
                 response_deserializer=recsys_dot_v1_dot_ingest__service__pb2.WriteEventsResponse.FromString,
                 _registered_method=True)
+        self.StreamEvents = channel.stream_stream(
+                '/recsys.v1.IngestService/StreamEvents',
+                request_serializer=recsys_dot_v1_dot_ingest__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_ingest__service__pb2.StreamEventsResponse.FromString,
+                _registered_method=True)
         self.WriteItems = channel.unary_unary(
                 '/recsys.v1.IngestService/WriteItems',
                 request_serializer=recsys_dot_v1_dot_ingest__service__pb2.WriteItemsRequest.SerializeToString,
@@ -53,6 +58,16 @@ class IngestServiceServicer(object):
 
     def WriteEvents(self, request, context):
         """Writes up to 1,000 events. With one wrong event none is written, and the error names each wrong field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamEvents(self, request_iterator, context):
+        """Writes batches for as long as the stream is open. Each is acknowledged once it is on disk, in the order sent; while
+        16 are not, no more are read. The stream ends at the first batch that is refused, with its error, once those before
+        it are acknowledged; what was sent after it may have been written or not. A stream on which nothing comes for a
+        minute is cancelled. What was not acknowledged is safe to send again under its request_id, here or by WriteEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +87,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.WriteEvents,
                     request_deserializer=recsys_dot_v1_dot_ingest__service__pb2.WriteEventsRequest.FromString,
                     response_serializer=recsys_dot_v1_dot_ingest__service__pb2.WriteEventsResponse.SerializeToString,
+            ),
+            'StreamEvents': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamEvents,
+                    request_deserializer=recsys_dot_v1_dot_ingest__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_ingest__service__pb2.StreamEventsResponse.SerializeToString,
             ),
             'WriteItems': grpc.unary_unary_rpc_method_handler(
                     servicer.WriteItems,
@@ -107,6 +127,33 @@ class IngestService(object):
             '/recsys.v1.IngestService/WriteEvents',
             recsys_dot_v1_dot_ingest__service__pb2.WriteEventsRequest.SerializeToString,
             recsys_dot_v1_dot_ingest__service__pb2.WriteEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamEvents(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/recsys.v1.IngestService/StreamEvents',
+            recsys_dot_v1_dot_ingest__service__pb2.StreamEventsRequest.SerializeToString,
+            recsys_dot_v1_dot_ingest__service__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,12 @@ class IngestServiceStub:
     def __new__(cls, channel: _aio.Channel) -> IngestServiceAsyncStub: ...
     WriteEvents: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.WriteEventsRequest, _ingest_service_pb2.WriteEventsResponse]
     """Writes up to 1,000 events. With one wrong event none is written, and the error names each wrong field."""
+    StreamEvents: _grpc.StreamStreamMultiCallable[_ingest_service_pb2.StreamEventsRequest, _ingest_service_pb2.StreamEventsResponse]
+    """Writes batches for as long as the stream is open. Each is acknowledged once it is on disk, in the order sent; while
+    16 are not, no more are read. The stream ends at the first batch that is refused, with its error, once those before
+    it are acknowledged; what was sent after it may have been written or not. A stream on which nothing comes for a
+    minute is cancelled. What was not acknowledged is safe to send again under its request_id, here or by WriteEvents.
+    """
     WriteItems: _grpc.UnaryUnaryMultiCallable[_ingest_service_pb2.WriteItemsRequest, _ingest_service_pb2.WriteItemsResponse]
     """Writes up to 1,000 items: new ones are rankable at once by their text; a known item_id is replaced."""
 
@@ -45,6 +51,12 @@ class IngestServiceAsyncStub(IngestServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     WriteEvents: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.WriteEventsRequest, _ingest_service_pb2.WriteEventsResponse]  # type: ignore[assignment]
     """Writes up to 1,000 events. With one wrong event none is written, and the error names each wrong field."""
+    StreamEvents: _aio.StreamStreamMultiCallable[_ingest_service_pb2.StreamEventsRequest, _ingest_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
+    """Writes batches for as long as the stream is open. Each is acknowledged once it is on disk, in the order sent; while
+    16 are not, no more are read. The stream ends at the first batch that is refused, with its error, once those before
+    it are acknowledged; what was sent after it may have been written or not. A stream on which nothing comes for a
+    minute is cancelled. What was not acknowledged is safe to send again under its request_id, here or by WriteEvents.
+    """
     WriteItems: _aio.UnaryUnaryMultiCallable[_ingest_service_pb2.WriteItemsRequest, _ingest_service_pb2.WriteItemsResponse]  # type: ignore[assignment]
     """Writes up to 1,000 items: new ones are rankable at once by their text; a known item_id is replaced."""
 
@@ -58,6 +70,18 @@ class IngestServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ingest_service_pb2.WriteEventsResponse, _abc.Awaitable[_ingest_service_pb2.WriteEventsResponse]]:
         """Writes up to 1,000 events. With one wrong event none is written, and the error names each wrong field."""
+
+    @_abc_1.abstractmethod
+    def StreamEvents(
+        self,
+        request_iterator: _MaybeAsyncIterator[_ingest_service_pb2.StreamEventsRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ingest_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_ingest_service_pb2.StreamEventsResponse]]:
+        """Writes batches for as long as the stream is open. Each is acknowledged once it is on disk, in the order sent; while
+        16 are not, no more are read. The stream ends at the first batch that is refused, with its error, once those before
+        it are acknowledged; what was sent after it may have been written or not. A stream on which nothing comes for a
+        minute is cancelled. What was not acknowledged is safe to send again under its request_id, here or by WriteEvents.
+        """
 
     @_abc_1.abstractmethod
     def WriteItems(

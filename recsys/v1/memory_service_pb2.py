@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from recsys.v1 import types_pb2 as recsys_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erecsys/v1/memory_service.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x15recsys/v1/types.proto\"g\n\x13ListMemoriesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nquery_text\x18\x04 \x01(\t\"h\n\x14ListMemoriesResponse\x12#\n\x08memories\x18\x01 \x03(\x0b\x32\x11.recsys.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\x32`\n\rMemoryService\x12O\n\x0cListMemories\x12\x1e.recsys.v1.ListMemoriesRequest\x1a\x1f.recsys.v1.ListMemoriesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erecsys/v1/memory_service.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x15recsys/v1/types.proto\"g\n\x13ListMemoriesRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x12\n\nquery_text\x18\x04 \x01(\t\"h\n\x14ListMemoriesResponse\x12#\n\x08memories\x18\x01 \x03(\x0b\x32\x11.recsys.v1.Memory\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x12\n\ntotal_size\x18\x03 \x01(\x05\"*\n\x11\x44\x65leteUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xbd\x02\n\x12\x44\x65leteUserResponse\x12\x13\n\x0b\x65vent_count\x18\x01 \x01(\x03\x12\x14\n\x0cmemory_count\x18\x02 \x01(\x03\x12\x15\n\rranking_count\x18\x03 \x01(\x03\x12/\n\x0b\x64\x65lete_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x15live_files_clean_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x14snapshots_clean_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x1brequest_digests_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"*\n\x11\x45xportUserRequest\x12\x15\n\x07user_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x9d\x01\n\x12\x45xportUserResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.recsys.v1.ExportedEvent\x12,\n\x08rankings\x18\x02 \x03(\x0b\x32\x1a.recsys.v1.ExportedRanking\x12/\n\x0b\x64\x65lete_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"@\n\rExportedEvent\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.recsys.v1.Event\x12\x0e\n\x06source\x18\x02 \x01(\t\"7\n\x0f\x45xportedRanking\x12\x12\n\nranking_id\x18\x01 \x01(\t\x12\x10\n\x08item_ids\x18\x02 \x03(\t2\xf8\x01\n\rMemoryService\x12O\n\x0cListMemories\x12\x1e.recsys.v1.ListMemoriesRequest\x1a\x1f.recsys.v1.ListMemoriesResponse\x12I\n\nDeleteUser\x12\x1c.recsys.v1.DeleteUserRequest\x1a\x1d.recsys.v1.DeleteUserResponse\x12K\n\nExportUser\x12\x1c.recsys.v1.ExportUserRequest\x1a\x1d.recsys.v1.ExportUserResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,10 +36,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTMEMORIESREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTMEMORIESREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
-  _globals['_LISTMEMORIESREQUEST']._serialized_start=101
-  _globals['_LISTMEMORIESREQUEST']._serialized_end=204
-  _globals['_LISTMEMORIESRESPONSE']._serialized_start=206
-  _globals['_LISTMEMORIESRESPONSE']._serialized_end=310
-  _globals['_MEMORYSERVICE']._serialized_start=312
-  _globals['_MEMORYSERVICE']._serialized_end=408
+  _globals['_DELETEUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_DELETEUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
+  _globals['_EXPORTUSERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_EXPORTUSERREQUEST'].fields_by_name['user_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTMEMORIESREQUEST']._serialized_start=134
+  _globals['_LISTMEMORIESREQUEST']._serialized_end=237
+  _globals['_LISTMEMORIESRESPONSE']._serialized_start=239
+  _globals['_LISTMEMORIESRESPONSE']._serialized_end=343
+  _globals['_DELETEUSERREQUEST']._serialized_start=345
+  _globals['_DELETEUSERREQUEST']._serialized_end=387
+  _globals['_DELETEUSERRESPONSE']._serialized_start=390
+  _globals['_DELETEUSERRESPONSE']._serialized_end=707
+  _globals['_EXPORTUSERREQUEST']._serialized_start=709
+  _globals['_EXPORTUSERREQUEST']._serialized_end=751
+  _globals['_EXPORTUSERRESPONSE']._serialized_start=754
+  _globals['_EXPORTUSERRESPONSE']._serialized_end=911
+  _globals['_EXPORTEDEVENT']._serialized_start=913
+  _globals['_EXPORTEDEVENT']._serialized_end=977
+  _globals['_EXPORTEDRANKING']._serialized_start=979
+  _globals['_EXPORTEDRANKING']._serialized_end=1034
+  _globals['_MEMORYSERVICE']._serialized_start=1037
+  _globals['_MEMORYSERVICE']._serialized_end=1285
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class MemoryServiceStub(object):
-    """Shows a user's memory, snapshot and later writes together.
+    """Shows a user's memory, snapshot and later writes together; exports and erases it.
     """
 
     def __init__(self, channel):
@@ -40,15 +40,40 @@ class MemoryServiceStub(object):
                 request_serializer=recsys_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.SerializeToString,
                 response_deserializer=recsys_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.FromString,
                 _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/recsys.v1.MemoryService/DeleteUser',
+                request_serializer=recsys_dot_v1_dot_memory__service__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_memory__service__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
+        self.ExportUser = channel.unary_stream(
+                '/recsys.v1.MemoryService/ExportUser',
+                request_serializer=recsys_dot_v1_dot_memory__service__pb2.ExportUserRequest.SerializeToString,
+                response_deserializer=recsys_dot_v1_dot_memory__service__pb2.ExportUserResponse.FromString,
+                _registered_method=True)
 
 
 class MemoryServiceServicer(object):
-    """Shows a user's memory, snapshot and later writes together.
+    """Shows a user's memory, snapshot and later writes together; exports and erases it.
     """
 
     def ListMemories(self, request, context):
         """Lists a user's events, newest first; or, with query_text, those nearest in meaning to it, nearest first.
         An unknown user has none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """Erases a user: OK means gone from every later answer. What is written under the same id afterwards is a new life.
+        Safe to repeat: nothing new is erased, and the first delete_time and event_count come again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportUser(self, request, context):
+        """All that is held of a user, in as many messages as it takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +87,16 @@ def add_MemoryServiceServicer_to_server(servicer, server):
                     request_deserializer=recsys_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.FromString,
                     response_serializer=recsys_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.SerializeToString,
             ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=recsys_dot_v1_dot_memory__service__pb2.DeleteUserRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_memory__service__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'ExportUser': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUser,
+                    request_deserializer=recsys_dot_v1_dot_memory__service__pb2.ExportUserRequest.FromString,
+                    response_serializer=recsys_dot_v1_dot_memory__service__pb2.ExportUserResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recsys.v1.MemoryService', rpc_method_handlers)
@@ -71,7 +106,7 @@ def add_MemoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MemoryService(object):
-    """Shows a user's memory, snapshot and later writes together.
+    """Shows a user's memory, snapshot and later writes together; exports and erases it.
     """
 
     @staticmethod
@@ -91,6 +126,60 @@ class MemoryService(object):
             '/recsys.v1.MemoryService/ListMemories',
             recsys_dot_v1_dot_memory__service__pb2.ListMemoriesRequest.SerializeToString,
             recsys_dot_v1_dot_memory__service__pb2.ListMemoriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recsys.v1.MemoryService/DeleteUser',
+            recsys_dot_v1_dot_memory__service__pb2.DeleteUserRequest.SerializeToString,
+            recsys_dot_v1_dot_memory__service__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recsys.v1.MemoryService/ExportUser',
+            recsys_dot_v1_dot_memory__service__pb2.ExportUserRequest.SerializeToString,
+            recsys_dot_v1_dot_memory__service__pb2.ExportUserResponse.FromString,
             options,
             channel_credentials,
             insecure,

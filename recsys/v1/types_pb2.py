@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15recsys/v1/types.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\x04Item\x12\x15\n\x07item_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x33\n\nattributes\x18\x05 \x03(\x0b\x32\x1f.recsys.v1.Item.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\x07item_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nevent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nsession_id\x18\x07 \x01(\tB\x08\n\x06_value\"X\n\x06Memory\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.recsys.v1.Event\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x0e\n\x06source\x18\x04 \x01(\t\"1\n\x0c\x46loatVectors\x12\x0e\n\x06\x66\x33\x32_le\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\"\xac\x01\n\x0bServingInfo\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x1b\n\x13\x65ncoder_fingerprint\x18\x02 \x01(\t\x12\x19\n\x11index_fingerprint\x18\x03 \x01(\t\x12\x1a\n\x12ranker_fingerprint\x18\x04 \x01(\t\x12\x34\n\x10memory_watermark\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x83\x02\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41LLBACK_REASON_UNKNOWN_USER\x10\x01\x12 \n\x1c\x46\x41LLBACK_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x46\x41LLBACK_REASON_COLD_ITEM\x10\x03\x12\x1c\n\x18\x46\x41LLBACK_REASON_DEADLINE\x10\x04\x12&\n\"FALLBACK_REASON_RANKER_UNAVAILABLE\x10\x05\x12\'\n#FALLBACK_REASON_ENCODER_UNAVAILABLE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15recsys/v1/types.proto\x12\trecsys.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbd\x01\n\x04Item\x12\x15\n\x07item_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\r\n\x05title\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x12\n\ncategories\x18\x04 \x03(\t\x12\x33\n\nattributes\x18\x05 \x03(\x0b\x32\x1f.recsys.v1.Item.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xbd\x01\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x15\n\x07item_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\x12\x18\n\nevent_type\x18\x04 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nevent_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\x05value\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\nsession_id\x18\x07 \x01(\tB\x08\n\x06_value\"\x84\x01\n\x06Memory\x12\x1f\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x10.recsys.v1.Event\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0e\n\x06weight\x18\x03 \x01(\x01\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x19\n\x0cscore_change\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_score_change\"1\n\x0c\x46loatVectors\x12\x0e\n\x06\x66\x33\x32_le\x18\x01 \x01(\x0c\x12\x11\n\tdimension\x18\x02 \x01(\r\"\xac\x01\n\x0bServingInfo\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\x12\x1b\n\x13\x65ncoder_fingerprint\x18\x02 \x01(\t\x12\x19\n\x11index_fingerprint\x18\x03 \x01(\t\x12\x1a\n\x12ranker_fingerprint\x18\x04 \x01(\t\x12\x34\n\x10memory_watermark\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x83\x02\n\x0e\x46\x61llbackReason\x12\x1f\n\x1b\x46\x41LLBACK_REASON_UNSPECIFIED\x10\x00\x12 \n\x1c\x46\x41LLBACK_REASON_UNKNOWN_USER\x10\x01\x12 \n\x1c\x46\x41LLBACK_REASON_UNKNOWN_ITEM\x10\x02\x12\x1d\n\x19\x46\x41LLBACK_REASON_COLD_ITEM\x10\x03\x12\x1c\n\x18\x46\x41LLBACK_REASON_DEADLINE\x10\x04\x12&\n\"FALLBACK_REASON_RANKER_UNAVAILABLE\x10\x05\x12\'\n#FALLBACK_REASON_ENCODER_UNAVAILABLE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +41,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT'].fields_by_name['item_id']._serialized_options = b'\342A\001\002'
   _globals['_EVENT'].fields_by_name['event_type']._loaded_options = None
   _globals['_EVENT'].fields_by_name['event_type']._serialized_options = b'\342A\001\002'
-  _globals['_FALLBACKREASON']._serialized_start=803
-  _globals['_FALLBACKREASON']._serialized_end=1062
+  _globals['_FALLBACKREASON']._serialized_start=848
+  _globals['_FALLBACKREASON']._serialized_end=1107
   _globals['_ITEM']._serialized_start=103
   _globals['_ITEM']._serialized_end=292
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_start=243
   _globals['_ITEM_ATTRIBUTESENTRY']._serialized_end=292
   _globals['_EVENT']._serialized_start=295
   _globals['_EVENT']._serialized_end=484
-  _globals['_MEMORY']._serialized_start=486
-  _globals['_MEMORY']._serialized_end=574
-  _globals['_FLOATVECTORS']._serialized_start=576
-  _globals['_FLOATVECTORS']._serialized_end=625
-  _globals['_SERVINGINFO']._serialized_start=628
-  _globals['_SERVINGINFO']._serialized_end=800
+  _globals['_MEMORY']._serialized_start=487
+  _globals['_MEMORY']._serialized_end=619
+  _globals['_FLOATVECTORS']._serialized_start=621
+  _globals['_FLOATVECTORS']._serialized_end=670
+  _globals['_SERVINGINFO']._serialized_start=673
+  _globals['_SERVINGINFO']._serialized_end=845
 # @@protoc_insertion_point(module_scope)

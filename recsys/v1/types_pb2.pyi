@@ -68,16 +68,18 @@ class Event(_message.Message):
     def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_id: _Optional[str] = ..., event_type: _Optional[str] = ..., event_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., session_id: _Optional[str] = ...) -> None: ...
 
 class Memory(_message.Message):
-    __slots__ = ("event", "title", "weight", "source")
+    __slots__ = ("event", "title", "weight", "source", "score_change")
     EVENT_FIELD_NUMBER: _ClassVar[int]
     TITLE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SCORE_CHANGE_FIELD_NUMBER: _ClassVar[int]
     event: Event
     title: str
     weight: float
     source: str
-    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., title: _Optional[str] = ..., weight: _Optional[float] = ..., source: _Optional[str] = ...) -> None: ...
+    score_change: float
+    def __init__(self, event: _Optional[_Union[Event, _Mapping]] = ..., title: _Optional[str] = ..., weight: _Optional[float] = ..., source: _Optional[str] = ..., score_change: _Optional[float] = ...) -> None: ...
 
 class FloatVectors(_message.Message):
     __slots__ = ("f32_le", "dimension")

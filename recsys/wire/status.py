@@ -3,6 +3,7 @@
 InvalidInput -> INVALID_ARGUMENT + BadRequest      Conflict -> INVALID_ARGUMENT + BadRequest on request_id
 NotFound -> NOT_FOUND                              SnapshotError -> FAILED_PRECONDITION
 Overloaded -> RESOURCE_EXHAUSTED + RetryInfo       Unavailable, StoreError -> UNAVAILABLE + RetryInfo
+Unauthenticated -> UNAUTHENTICATED                 Forbidden -> PERMISSION_DENIED
 DeadlineExceeded -> DEADLINE_EXCEEDED              MissingExtra -> FAILED_PRECONDITION
 anything else -> INTERNAL, with nothing about it
 """
@@ -29,8 +30,12 @@ _KINDS: tuple[tuple[type[errors.RecsysError], int, str], ...] = (
     (errors.NotFound, code_pb2.NOT_FOUND, "NOT_FOUND"),
     (errors.DamagedSnapshot, code_pb2.FAILED_PRECONDITION, "DAMAGED_SNAPSHOT"),
     (errors.MixedSnapshot, code_pb2.FAILED_PRECONDITION, "MIXED_SNAPSHOT"),
+    (errors.ReplayRefused, code_pb2.FAILED_PRECONDITION, "REPLAY_REFUSED"),
     (errors.SnapshotError, code_pb2.FAILED_PRECONDITION, "SNAPSHOT_ERROR"),
+    (errors.LimitExceeded, code_pb2.RESOURCE_EXHAUSTED, "LIMIT_EXCEEDED"),
     (errors.Overloaded, code_pb2.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    (errors.Unauthenticated, code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    (errors.Forbidden, code_pb2.PERMISSION_DENIED, "FORBIDDEN"),
     (errors.DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     (errors.StoreError, code_pb2.UNAVAILABLE, "STORE_FAILED"),
     (errors.Unavailable, code_pb2.UNAVAILABLE, "NOT_READY"),
@@ -42,6 +47,8 @@ _BY_CODE: dict[int, type[errors.RecsysError]] = {
     code_pb2.FAILED_PRECONDITION: errors.SnapshotError,
     code_pb2.DEADLINE_EXCEEDED: errors.DeadlineExceeded,
     code_pb2.UNAVAILABLE: errors.Unavailable,
+    code_pb2.UNAUTHENTICATED: errors.Unauthenticated,
+    code_pb2.PERMISSION_DENIED: errors.Forbidden,
 }
 
 
@@ -76,9 +83,10 @@ def _error(
     if kind is None and status.code == code_pb2.RESOURCE_EXHAUSTED and "larger than max" in status.message:
         # gRPC's own refusal of a big message: sending it again later does not help.
         return errors.InvalidInput.of("request", "too large", status.message)
-    if kind is errors.Overloaded or status.code == code_pb2.RESOURCE_EXHAUSTED:
+    if kind in (errors.Overloaded, errors.LimitExceeded) or status.code == code_pb2.RESOURCE_EXHAUSTED:
         delay = retry.retry_delay
-        return errors.Overloaded(status.message, retry_after_s=delay.seconds + delay.nanos * 1e-9 or RETRY_AFTER_S)
+        refused = errors.LimitExceeded if kind is errors.LimitExceeded else errors.Overloaded
+        return refused(status.message, retry_after_s=delay.seconds + delay.nanos * 1e-9 or RETRY_AFTER_S)
     if kind is errors.InvalidInput or (kind is None and status.code == code_pb2.INVALID_ARGUMENT):
         return errors.InvalidInput([_violation(v) for v in bad_request.field_violations] or [_whole(status)])
     if kind is errors.MissingExtra or kind is None:

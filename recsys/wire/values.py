@@ -159,11 +159,18 @@ def to_memory(memory: Remembered) -> pb.Memory:
         title=memory.title[:MAX_TITLE_CHARS],
         weight=memory.weight,
         source=memory.source,
+        score_change=memory.score_change,
     )
 
 
 def from_memory(memory: pb.Memory) -> Remembered:
-    return Remembered(event=from_event(memory.event), title=memory.title, weight=memory.weight, source=memory.source)
+    return Remembered(
+        event=from_event(memory.event),
+        title=memory.title,
+        weight=memory.weight,
+        source=memory.source,
+        score_change=memory.score_change if memory.HasField("score_change") else None,
+    )
 
 
 def to_explanation(explanation: Explanation) -> ranking_pb.ItemExplanation:

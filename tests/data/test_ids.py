@@ -75,3 +75,15 @@ def test_an_overlay_is_a_changed_list(base: list[int], data: st.DataObject) -> N
     assert overlay[1:3] == plain[1:3]
     with pytest.raises(IndexError):
         overlay[len(plain)]
+
+
+def test_hidden_ids_keep_their_rows_and_are_not_found() -> None:
+    whole = IdMap(["a", "b", "c"]).extended(["d"])
+    some = whole.without(["b", "d", "never heard of"])
+    assert [some.get(id_) for id_ in "abcd"] == [0, None, 2, None]
+    assert some.rows(["a", "b", "d"], unknown=-1).tolist() == [0, -1, -1]
+    assert list(some.ids) == ["a", "b", "c", "d"]
+    assert whole.get("b") == 1
+    again = some.extended(["b", "e"])  # a new life has a new row
+    assert [again.get(id_) for id_ in "abde"] == [0, 4, None, 5]
+    assert again.rows(["b", "e"]).tolist() == [4, 5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recsys.match import Corpus, States
-from recsys.match.repeat import HALF_LIFE_EVENTS, Repeat, _stable_order
+from recsys.match.repeat import HALF_LIFE_EVENTS, Repeat
 from tests.world import DAY_S, histories_of, item_of, table_of
 
 ITEMS = table_of([item_of(row) for row in range(6)])
@@ -58,11 +58,3 @@ def test_a_rhythm_is_due_when_its_gap_has_passed() -> None:
 def test_nobody_repeats_for_another() -> None:
     found = scores([[0], [1]], [[0.0], [0.0]], 1.0)
     assert np.argwhere(found[..., 1]).tolist() == [[0, 0], [1, 1]]
-
-
-@pytest.mark.parametrize("largest", [0, 9, 70_000, 2**40])
-def test_numbers_of_any_size_are_put_in_order(largest: int) -> None:
-    numbers = np.random.default_rng(0).integers(0, largest + 1, 500)
-    numbers[100:200] = numbers[:100]
-    assert _stable_order(numbers).tolist() == np.argsort(numbers, kind="stable").tolist()
-    assert _stable_order(numbers[:0]).tolist() == []

@@ -12,7 +12,6 @@ from recsys.index import Index
 from recsys.index.faiss import FaissIndex
 from recsys.index.flat import FlatIndex
 from recsys.memory.collective import CollectiveMemory
-from tests.world import dense
 
 KEYS = np.array([[1, 0], [0, 1], [1, 1], [-1, 0], [5, 5]], np.float32)
 FOLLOWING = np.array([3, 1, 3, 0, -1], np.int32)
@@ -37,12 +36,12 @@ def test_reads_what_followed_the_nearest(memory: CollectiveMemory) -> None:
 
 def test_votes_add_up_powers_of_positive_similarity(memory: CollectiveMemory) -> None:
     votes = memory.votes(np.array([[2, 1], [0, 0]], np.float32), 6, lambda cos: cos**2.0, num_items=5)
-    np.testing.assert_allclose(dense(votes), [[0, 1, 0, 4 + 9, 0], [0] * 5])
+    np.testing.assert_allclose(votes, [[0, 1, 0, 4 + 9, 0], [0] * 5])
 
 
 def test_votes_are_of_the_k_nearest(memory: CollectiveMemory) -> None:
     votes = memory.votes(np.array([[2, 1]], np.float32), 1, lambda cos: cos, num_items=5)
-    np.testing.assert_allclose(dense(votes), [[0, 0, 0, 3, 0]])
+    np.testing.assert_allclose(votes, [[0, 0, 0, 3, 0]])
 
 
 def test_an_empty_memory_knows_nothing() -> None:
@@ -50,7 +49,7 @@ def test_an_empty_memory_knows_nothing() -> None:
     scores, items = memory.read(KEYS, 3)
     assert (items == -1).all()
     assert (scores == -np.inf).all()
-    assert memory.votes(KEYS, 3, lambda cos: cos, num_items=2).nnz == 0
+    assert not memory.votes(KEYS, 3, lambda cos: cos, num_items=2).any()
 
 
 def test_loaded_answers_as_saved(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -121,6 +122,13 @@ class FakeEngine:
     def item(self, item_id: str) -> Item | None:
         return self.catalogue.get(item_id)
 
+    def without_users(self, user_ids: Sequence[str]) -> FakeEngine:
+        return replace(self, memory={who: past for who, past in self.memory.items() if who not in user_ids})
+
+    @property
+    def user_ids(self) -> Sequence[str]:
+        return list(self.memory)
+
     def warm_up(self) -> None:
         self.before()
 
@@ -145,6 +153,13 @@ class FakeEngine:
 
 
 @dataclass(frozen=True)
+class FakeErasure:
+    num_events: int
+    seq: int
+    time_s: float
+
+
+@dataclass(frozen=True)
 class FakeReceipt:
     accepted: int
     duplicates: int
@@ -158,6 +173,8 @@ class FakeStore:
         self.requests: dict[str, tuple[bytes, FakeReceipt]] = {}
         self.seq = 0
         self.watermark = 0.0
+        self.erased: dict[str, FakeErasure] = {}
+        self.reclaimed = 0
         self.closed = False
         self.lock = threading.Lock()
 
@@ -167,8 +184,46 @@ class FakeStore:
     def write_items(self, items: Sequence[Item], *, request_id: str = "", digest: bytes = b"") -> FakeReceipt:
         return self._write(items, request_id, digest)
 
+    def enqueue_events(
+        self, events: Sequence[Event], *, request_id: str = "", digest: bytes = b""
+    ) -> Future[FakeReceipt]:
+        done: Future[FakeReceipt] = Future()
+        try:
+            done.set_result(self.write_events(events, request_id=request_id, digest=digest))
+        except Conflict as error:
+            done.set_exception(error)
+        return done
+
+    def delete_user(self, user_id: str) -> FakeErasure:
+        with self.lock:
+            gone = len(self.user_events(user_id))
+            if gone or user_id not in self.erased:
+                self.rows = [row for row in self.rows if getattr(row[1], "user_id", None) != user_id]
+                self.seq += 1
+                self.watermark += 1.0
+                self.erased[user_id] = FakeErasure(gone, self.seq, self.watermark)
+            return self.erased[user_id]
+
+    def erasure(self, user_id: str) -> FakeErasure | None:
+        return self.erased.get(user_id)
+
+    def erased_among(self, user_ids: Iterable[str], *, after_seq: int) -> frozenset[str]:
+        return frozenset(who for who in user_ids if who in self.erased and self.erased[who].seq > after_seq)
+
+    @property
+    def last_erased_seq(self) -> int:
+        return max((each.seq for each in self.erased.values()), default=0)
+
+    def reclaim(self) -> bool:
+        self.reclaimed += 1
+        return True
+
     def user_events(self, user_id: str, *, after_seq: int = 0) -> list[Event]:
-        return [row for seq, row in self.rows if seq > after_seq and isinstance(row, Event) and row.user_id == user_id]
+        return [event for _, event in self.numbered_events(user_id, after_seq=after_seq)]
+
+    def numbered_events(self, user_id: str, *, after_seq: int = 0) -> list[tuple[int, Event]]:
+        found = [(seq, row) for seq, row in self.rows if isinstance(row, Event) and row.user_id == user_id]
+        return sorted(((seq, row) for seq, row in found if seq > after_seq), key=lambda row: (row[1].timestamp, row[0]))
 
     def items(self, *, after_seq: int = 0) -> list[Item]:
         return [row for seq, row in self.rows if seq > after_seq and isinstance(row, Item)]
@@ -219,3 +274,20 @@ class FakeShelf:
 
     def make_current(self, snapshot_id: str) -> None:
         self.now = snapshot_id
+
+    def holding_erased(self, store: FakeStore) -> list[str]:
+        return [
+            id_ for id_, each in self.engines.items() if store.erased_among(each.user_ids, after_seq=each.store_seq)
+        ]
+
+    def rewrite_erased(self) -> dict[str, str]:
+        """Makes every snapshot anew, without anybody."""
+        renamed = {id_: f"{id_}-clean" for id_ in self.engines}
+        self.engines = {
+            renamed[id_]: replace(each, snapshot_id=renamed[id_], memory={}) for id_, each in self.engines.items()
+        }
+        self.now = renamed[self.now]
+        return renamed
+
+    def stop_rewriting(self) -> None:
+        self.stopped = True

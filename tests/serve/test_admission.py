@@ -12,8 +12,8 @@ import pytest
 
 from recsys.errors import DeadlineExceeded, InvalidInput, Overloaded
 from recsys.serve import LaneConfig
-from recsys.serve.admission import Lane
 from recsys.serve.deadline import Deadline, check_deadline
+from recsys.serve.lane import Lane
 from recsys.types import Item, User
 from tests.serve.fake import FakeEngine
 

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -84,22 +83,6 @@ def test_health_and_reflection_answer_while_all_workers_are_busy(make_world) -> 
         go_on.set()
         for thread in asking:
             thread.join(20)
-
-
-def test_health_answers_while_calls_that_never_send_their_message_hold_the_workers(make_world) -> None:
-    world = make_world()
-    done = threading.Event()
-
-    def never() -> Iterator[bytes]:
-        done.wait(20)
-        yield from ()
-
-    with grpc.insecure_channel(world.target) as rude:
-        held = [rude.stream_unary("/recsys.v1.RankingService/RankItems").future(never()) for _ in range(95)]
-        assert health(world.channel, "") == SERVING
-        assert not any(call.done() for call in held)
-        done.set()
-    assert len(world.client.rank_items(User(), ["item-1"]).items) == 1
 
 
 def test_watchers_see_the_drain_and_calls_in_flight_end(make_world) -> None:

@@ -151,9 +151,13 @@ METHODS = {
     "IngestService/WriteEvents": ingest_pb.WriteEventsRequest,
     "IngestService/WriteItems": ingest_pb.WriteItemsRequest,
     "MemoryService/ListMemories": memory_pb.ListMemoriesRequest,
+    "MemoryService/DeleteUser": memory_pb.DeleteUserRequest,
+    "MemoryService/ExportUser": memory_pb.ExportUserRequest,
+    "IngestService/StreamEvents": ingest_pb.StreamEventsRequest,
     "AdminService/GetServingState": admin_pb.GetServingStateRequest,
     "AdminService/ListSnapshots": admin_pb.ListSnapshotsRequest,
     "AdminService/ActivateSnapshot": admin_pb.ActivateSnapshotRequest,
+    "AdminService/RollbackSnapshot": admin_pb.RollbackSnapshotRequest,
 }
 KIN = {
     grpc.StatusCode.OK,
@@ -195,8 +199,14 @@ def channel():
 
 
 def code_of(channel: grpc.Channel, path: str, data: bytes) -> grpc.StatusCode:
+    method = f"/recsys.v1.{path}"
     try:
-        channel.unary_unary(f"/recsys.v1.{path}")(data, timeout=20)
+        if path == "IngestService/StreamEvents":
+            list(channel.stream_stream(method)(iter([data]), timeout=20))
+        elif path == "MemoryService/ExportUser":
+            list(channel.unary_stream(method)(data, timeout=20))
+        else:
+            channel.unary_unary(method)(data, timeout=20)
     except grpc.RpcError as error:
         return error.code()
     return grpc.StatusCode.OK

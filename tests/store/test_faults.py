@@ -112,6 +112,7 @@ with EventStore.open(sys.argv[1]) as store:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace to make an fsync fail")
 def test_a_failed_fsync_is_never_acknowledged(tmp_path: Path) -> None:
+    EventStore.open(tmp_path / "events.db").close()  # making the tables syncs, too
     inject = "inject=fdatasync,fsync:error=EIO:when=12+9"
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", inject]
     command += [sys.executable, "-c", FAILED_FSYNC, str(tmp_path / "events.db")]

@@ -214,10 +214,12 @@ def test_a_frame_holds_what_iteration_gives(store: EventStore) -> None:
 
 def test_a_deleted_user_is_gone(store: EventStore) -> None:
     store.write_events([event(), event(user="bob"), event()])
-    assert store.delete_user("ann") == 2
+    erasure = store.delete_user("ann")
+    assert erasure.num_events == 2
     assert store.user_events("ann") == []
     assert len(store.user_events("bob")) == 1
-    assert store.delete_user("ann") == 0
+    assert store.delete_user("ann") == erasure == store.erasure("ann")
+    assert store.erasure("bob") is None
 
 
 def test_a_deleted_users_bytes_leave_the_files(tmp_path: Path) -> None:
@@ -319,3 +321,59 @@ def test_only_the_owner_reads_the_file(tmp_path: Path) -> None:
     with EventStore.open(tmp_path / "events.db") as store:
         store.write_events([event()])
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_tombstone_reaches_up_to_its_number(store: EventStore) -> None:
+    store.write_events([event()])
+    before = store.seq
+    assert store.erased_among(["ann", "bob"], after_seq=0) == frozenset()
+    erasure = store.delete_user("ann")
+    assert store.last_erased_seq == erasure.seq == store.seq > before
+    assert store.erased_among(["ann", "bob"], after_seq=before) == {"ann"}
+    assert store.erased_among(["ann", "bob"], after_seq=erasure.seq) == frozenset()
+    # A new life has higher numbers, and ends with a tombstone of its own.
+    later = store.write_events([event(item="new")])
+    assert [each.item_id for each in store.user_events("ann")] == ["new"]
+    assert later.seq > erasure.seq
+    assert store.delete_user("ann").seq > later.seq
+    assert store.delete_user("nobody").num_events == 0
+    assert store.erased_among(["nobody"], after_seq=later.seq) == {"nobody"}
+
+
+def test_a_late_retry_brings_nothing_back(store: EventStore) -> None:
+    first = store.write_events([event(name="e1")], request_id="r")
+    store.delete_user("ann")
+    assert store.write_events([event(name="e1")], request_id="r") == first
+    assert store.user_events("ann") == []
+
+
+def test_tombstones_outlive_the_process(where: str) -> None:
+    with EventStore.open(where) as store:
+        store.write_events([event()])
+        erasure = store.delete_user("ann")
+    with EventStore.open(where) as store:
+        assert store.erasure("ann") == erasure
+        assert store.erased_among(["ann"], after_seq=0) == {"ann"}
+        assert store.delete_user("ann") == erasure
+
+
+def test_bytes_kept_in_the_log_by_a_reader_leave_with_the_next_sweep(tmp_path: Path) -> None:
+    with EventStore.open(tmp_path / "events.db") as store:
+        store.write_events([event(user="canary", name=f"canary-{index}") for index in range(500)])
+        with store._engines.readers.connect() as reader:
+            reader.exec_driver_sql("BEGIN")
+            assert reader.exec_driver_sql("SELECT count(*) FROM longrec_events").scalar_one() == 500
+            assert store.delete_user("canary").num_events == 500
+            assert any(b"canary" in path.read_bytes() for path in tmp_path.iterdir())
+            reader.exec_driver_sql("COMMIT")
+        assert store.reclaim()
+        assert not any(b"canary" in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_enqueued_batches_are_applied_in_their_order(store: EventStore) -> None:
+    pending = [store.enqueue_events([event(item=f"i{number}")], request_id=f"r{number}") for number in range(50)]
+    seqs = [each.result(30).seq for each in pending]
+    assert seqs == sorted(seqs)
+    assert [each.item_id for _, each in store.iter_events()] == [f"i{number}" for number in range(50)]
+    with pytest.raises(Conflict):
+        store.enqueue_events([event(item="other")], request_id="r1").result(30)

@@ -1,0 +1,1 @@
+"""What operators see and do: metrics, traces, the replay of logged rankings, an HTTP port of their own."""
