@@ -140,7 +140,8 @@ def _context(states: States) -> Float32[np.ndarray, "B 3"]:
     last_s = np.where(met.lengths > 0, met.last_times, np.inf)
     since = np.maximum(states.now - last_s, 0.0)
     recent = histories.last(100)
-    pairs = np.unique(np.stack([recent.users, recent.items]), axis=1)
-    distinct = np.bincount(pairs[0], minlength=len(histories))
+    width = int(recent.items.max(initial=0)) + 1
+    pairs = np.unique(recent.users.astype(np.int64) * width + recent.items)
+    distinct = np.bincount(pairs // width, minlength=len(histories))
     variety = distinct / np.maximum(recent.lengths, 1)
     return np.stack([np.log1p(met.lengths), np.log1p(since), variety], axis=1).astype(np.float32)
