@@ -219,18 +219,22 @@ settings = neighbours.config
 key = recency_matrix(
     state.histories, len(items), decay=settings.decay, window=settings.window, item_weights=neighbours.rarity
 )
-overlap = neighbours.addresses.read(key)
+weight, owner = key.toarray()[0], others.users
+place = np.arange(others.num_events) - others.indptr[owner]
+overlap = np.zeros(others.num_events)
+for age in range(settings.window):
+    met = np.flatnonzero(place >= age)
+    overlap[met] += settings.decay**age * weight[others.items[met - age]]
+overlap[others.indptr[1:][others.lengths > 0] - 1] = 0.0  # nothing follows a last event
 recent = set(state.histories.items[-settings.window :].tolist())
-owner = others.users
 nearest: dict[int, int] = {}  # of each user the one moment that is nearest
-for best in np.argsort(-overlap.data, kind="stable"):
-    nearest.setdefault(int(owner[overlap.indices[best]]), int(best))
+for best in np.argsort(-overlap, kind="stable")[:5_000]:
+    nearest.setdefault(int(owner[best]), int(best))
 rows = []
-for other, best in list(nearest.items())[:8]:
-    moment = int(overlap.indices[best])
+for other, moment in list(nearest.items())[:8]:
     span = others.items[max(int(others.indptr[other]), moment - settings.window + 1) : moment + 1]
     common = [films[row].title for row in span if int(row) in recent]
-    rows.append((f"{overlap.data[best]:.2f}", " / ".join(common), films[others.items[moment + 1]].title))
+    rows.append((f"{overlap[moment]:.2f}", " / ".join(common), films[others.items[moment + 1]].title))
 pl.DataFrame(rows, schema=["overlap", "in common", "what came next"], orient="row")
 
 # %% [markdown]
