@@ -151,6 +151,17 @@ def _only_file(folder: Path, stem: str) -> Path | None:
 
 
 def _sql_tables(text: str) -> Tables:
+    engine, name = open_database(text)
+    with readable(name):
+        try:
+            return _read_tables(engine, name)
+        finally:
+            engine.dispose()
+
+
+def open_database(text: str) -> tuple[sa.Engine, str]:
+    """The database at a URL, and its name without the password. Raises InvalidInput, MissingDriver; connects to
+    nothing yet."""
     try:
         url = sa.make_url(text)
         engine = sa.create_engine(url)
@@ -164,11 +175,7 @@ def _sql_tables(text: str) -> Tables:
     name = url.render_as_string(hide_password=True)
     if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
         raise InvalidInput.of("source", name, "no such file")
-    with readable(name):
-        try:
-            return _read_tables(engine, name)
-        finally:
-            engine.dispose()
+    return engine, name
 
 
 def _scheme(text: str) -> str:

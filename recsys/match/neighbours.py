@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from recsys.data.histories import Histories
+from recsys.encode.codes import ItemCodes
 from recsys.encode.items import ItemTable
 from recsys.match import Corpus, KeptDenseReading, Signal, States
 from recsys.memory.addresses import Addresses
@@ -67,10 +68,11 @@ class Neighbours:
         codes = item_codes(corpus.items, config.dimensions, config.seed)
         keys = superpose(recent_items(corpus.histories, config.window), codes, config.decay)
         memory = CollectiveMemory.build(keys, next_items(corpus.histories))
-        return cls._of(config, corpus.histories, codes, memory)
+        return cls.of(config, corpus.histories, codes, memory)
 
     @classmethod
-    def _of(cls, config: NeighboursConfig, histories: Histories, codes: np.ndarray, memory: CollectiveMemory) -> Self:
+    def of(cls, config: NeighboursConfig, histories: Histories, codes: np.ndarray, memory: CollectiveMemory) -> Self:
+        """The matcher over a memory of the moments of `histories`, whose keys were written in `codes`."""
         addresses = Addresses.build(histories, len(codes), decay=config.decay, window=config.window)
         popularity = np.bincount(histories.items, minlength=len(codes)).astype(np.float32)
         rarity = np.clip(np.log(max(len(histories), 1) / (popularity + 1)), 0.3, None).astype(np.float32)
@@ -107,23 +109,22 @@ class Neighbours:
         config = NeighboursConfig(**json.loads((folder / "config.json").read_text()))
         histories = Histories.load(folder / "past.npz")
         codes = np.load(folder / "codes.npy", allow_pickle=False)
-        return cls._of(config, histories, codes, CollectiveMemory.load(folder))
+        return cls.of(config, histories, codes, CollectiveMemory.load(folder))
 
 
-def item_codes(items: ItemTable, dimensions: int, seed: int) -> Float32[np.ndarray, "N D"]:
+def item_codes(
+    items: ItemTable, dimensions: int, seed: int, texts: ItemCodes | None = None
+) -> Float32[np.ndarray, "N D"]:
     """Half a random code of the item itself, half its text's main directions, so that similar items lie near.
 
     Rows of the first half are signs of length 1 with nearly orthogonal directions (Kanerva 2009, hyperdimensional
     computing). They hang on the item's id alone, so neither the catalogue's order nor its growth moves a key. The text
-    half is the projection on the leading principal directions of all texts, zero where there is no text.
+    half is `texts` of the item's vector, those fitted on these items where none are given; zero without a text.
     """
     half = dimensions // 2
-    some = np.asarray(items.base.any(axis=1))
-    centred = np.where(some[:, None], items.base - items.base.sum(axis=0) / max(int(some.sum()), 1), 0.0)
-    _, directions = np.linalg.eigh(centred.T @ centred)
-    text = centred @ directions[:, ::-1][:, :half]
-    text /= np.linalg.norm(text, axis=1, keepdims=True) + 1e-6
-    return np.concatenate([0.8 * _signs(items.catalogue.ids, half, seed), 0.6 * text], axis=1).astype(np.float32)
+    texts = texts or ItemCodes.fit(items.base, half)
+    signs = _signs(items.catalogue.ids, half, seed)
+    return np.concatenate([0.8 * signs, 0.6 * texts.of(items.base)], axis=1).astype(np.float32)
 
 
 def _signs(ids: Iterable[str], width: int, seed: int) -> Float32[np.ndarray, "N W"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,14 +11,22 @@ from recsys.model import Model
 from recsys.snapshot import SnapshotMeta, SnapshotWriter
 
 
-def publish(model: Model, root: Path, *, activate: bool = True, replaces: str = "") -> str:
+def publish(
+    model: Model,
+    root: Path,
+    *,
+    activate: bool = True,
+    replaces: str = "",
+    beside: Callable[[Path], None] = lambda folder: None,
+) -> str:
     """Write `model` as a snapshot below `root`, make it current, and return its id.
 
     Nothing of it is visible before it is whole; the last three snapshots are kept. `replaces`: see
-    `SnapshotWriter.commit`.
+    `SnapshotWriter.commit`. `beside` may write more files into the snapshot's folder.
     """
     with SnapshotWriter(root) as writer:
         model.save(writer.path)
+        beside(writer.path)
         settings = asdict(model.settings)
         meta = SnapshotMeta(
             fingerprints={
