@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-NAMES = ("load", "encode", "serve", "stages", "ingest", "ranker", "needles", "cost", "mixers")
+NAMES = ("load", "encode", "serve", "stages", "ingest", "ranker", "needles", "cost", "mixers", "rebuild")
 
 
 def line(name: str) -> str:

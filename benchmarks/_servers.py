@@ -15,10 +15,10 @@ START_S, STOP_S = 120.0, 20.0
 
 
 @contextmanager
-def both(root: Path, snapshot: Path) -> Iterator[tuple[dict[str, str], float]]:
+def both(root: Path, snapshot: Path, folder: Path) -> Iterator[tuple[dict[str, str], float]]:
     """The addresses of "engine", which serves what is current in `root`, and of "plain", which reads `snapshot`; and
-    the seconds that the engine took from its start to serving, alone."""
-    store = f"sqlite:///{root / 'events.sqlite'}"
+    the seconds that the engine took from its start to serving, alone. Both write into `folder`."""
+    store = f"sqlite:///{folder / 'events.sqlite'}"
     modules = {
         "engine": ["recsys.cli", "serve", "--snapshots", str(root), "--store", store, "--port", "0"],
         "plain": ["benchmarks.plain", str(snapshot)],
@@ -27,8 +27,8 @@ def both(root: Path, snapshot: Path) -> Iterator[tuple[dict[str, str], float]]:
         targets, took_s = {}, {}
         for name, module in modules.items():
             began = time.monotonic()
-            process = stack.enter_context(_running(name, module, root))
-            targets[name] = f"127.0.0.1:{_port(process, root / name)}"
+            process = stack.enter_context(_running(name, module, folder))
+            targets[name] = f"127.0.0.1:{_port(process, folder / name)}"
             took_s[name] = time.monotonic() - began
         yield targets, took_s["engine"]
 

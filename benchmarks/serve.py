@@ -1,6 +1,6 @@
 """How fast a trained engine ranks over gRPC, beside the plain script (`benchmarks.plain`), for lives of all lengths.
 
-    python -m benchmarks.serve [--quick] [--json FILE]
+    python -m benchmarks.serve [--quick] [--snapshot ROOT] [--json FILE]
 
 `recsys serve` and the plain script each run in a process of their own over one snapshot and answer the same requests on
 loopback, in turns, so that a busy machine is busy for both. For each life and number of candidates:
@@ -12,6 +12,7 @@ loopback, in turns, so that a busy machine is busy for both. For each life and n
 One user asking again and again is warm: the engine keeps a bounded summary of the life. "strangers" are as many users
 of the data as there are calls to be expected, so that each is read for the first time.
 
+ROOT is a folder of snapshots that holds the lives, or takes what is trained for others to ask again.
 The data are MovieLens 1M where they lie beside the project, else the demo's; with --quick the 3,000 films of the demo
 that most have seen. Lives of up to 100,000 events are written into them; 0 events is a user never heard of.
 """
@@ -190,14 +191,15 @@ def _latency(target: str, requests: Sequence[bytes], calls_per_s: float, plan: P
     }
 
 
-def compare(dataset: Dataset, plan: Plan) -> tuple[list[Figures], dict[str, float]]:
-    """All cases, both servers; and what stands beside them."""
+def compare(dataset: Dataset, plan: Plan, snapshots: Path | None = None) -> tuple[list[Figures], dict[str, float]]:
+    """All cases, both servers; and what stands beside them. A snapshot is trained where `snapshots` holds none."""
     found: list[Figures] = []
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        snapshot = publish_snapshot(dataset, plan, root)
+        root = snapshots or Path(folder)
+        trained = (root / "CURRENT").exists()
+        snapshot = open_snapshot(root).path if trained else publish_snapshot(dataset, plan, root)
         beside: dict[str, float] = dict(kept_bytes(root, [length for length in plan.lengths if length]))
-        with both(root, snapshot) as (targets, start_s):
+        with both(root, snapshot, Path(folder)) as (targets, start_s):
             beside["start_s"] = start_s
             cases: list[tuple[int | None, int, list[bytes]]] = [
                 (events, count, make_requests(dataset, events, count)) for events, count in plan.warm
@@ -242,12 +244,14 @@ def _show(figures: Figures) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the demo's data, four cases, a few seconds each")
+    parser.add_argument("--snapshot", type=Path, metavar="ROOT", help="ask the snapshot there, or train one into it")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     options = parser.parse_args()
     started, plan = time.perf_counter(), QUICK if options.quick else Plan()
     movielens = MOVIELENS.exists() and not options.quick
     dataset = load_dataset(str(MOVIELENS)) if movielens else load_demo()
-    found, beside = compare(most_met(dataset, plan.num_items) if plan.num_items else dataset, plan)
+    some = most_met(dataset, plan.num_items) if plan.num_items else dataset
+    found, beside = compare(some, plan, options.snapshot)
     report = (
         headline(found)
         | beside

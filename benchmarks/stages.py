@@ -23,11 +23,12 @@ from benchmarks.serve import MOVIELENS, QUICK, Plan, publish_snapshot
 from recsys import _native
 from recsys.data.dataset import load_dataset
 from recsys.data.demo import load_demo
+from recsys.data.packed import PackedIds
 from recsys.features import build_features, read_scores
 from recsys.flow import allowed_mask, distinct
 from recsys.lives import Lives
 from recsys.model import Model
-from recsys.serve.answers import add_rows
+from recsys.serve.answers import RankAnswer
 from recsys.snapshot import open_snapshot
 from recsys.types import RankedColumns, User
 from recsys.v1 import ranking_service_pb2 as pb
@@ -46,7 +47,7 @@ def best_us(work: Callable[[], object], runs: int = RUNS) -> float:
 
 
 def stages(model: Model, num_events: int) -> dict[str, float]:
-    """Each stage of one call; a matcher's `read` happens once an event where it says "kept", else once a call."""
+    """Each stage of one call; what says "kept" happens once an event, the others once a call."""
     flow, items, user = model.flow, model.items, User(user_id=life_id(num_events))
     lives, found = Lives(), {}
     found["life, read whole (once a user)"] = best_us(lambda: Lives().state(model, items, user), 10)
@@ -68,7 +69,7 @@ def stages(model: Model, num_events: int) -> dict[str, float]:
     asked = np.unique(rows).astype(np.int32)[None]
     candidates = distinct(np.concatenate([*proposed, asked], axis=1))
     for matcher, reading in zip(flow.matchers, readings, strict=True):
-        found[f"{matcher.name}: propose"] = best_us(lambda reading=reading: reading.propose(allowed))  # type: ignore[misc]
+        found[f"{matcher.name}: propose (kept)"] = best_us(lambda reading=reading: reading.propose(allowed))  # type: ignore[misc]
         found[f"{matcher.name}: score"] = best_us(lambda reading=reading: reading.score(candidates))  # type: ignore[misc]
     found["one list of all"] = best_us(lambda: distinct(np.concatenate([*proposed, asked], axis=1)))
     scores = read_scores(readings, candidates)
@@ -79,13 +80,13 @@ def stages(model: Model, num_events: int) -> dict[str, float]:
         found[f"ranker ({ranker.kernel}, {ranker.booster.num_trees()} trees)"] = best_us(
             lambda: ranker.score(features[0])
         )
-    answer = RankedColumns(item_ids=ids, scores=[0.5] * len(ids), indices=list(range(len(ids))))
-    found["answer"] = best_us(lambda: add_rows(pb.RankItemsResponse(), answer))
-    reads = [us for name, us in found.items() if name.endswith("read (kept)")]
+    rows_ = RankedColumns(item_ids=PackedIds.of(ids), scores=[0.5] * len(ids), indices=list(range(len(ids))))
+    found["answer"] = best_us(RankAnswer(pb.RankItemsResponse(), rows_).to_bytes)
+    kept = [us for name, us in found.items() if name.endswith("(kept)")]
     found["a call, summed: nothing new of the user"] = (
-        sum(found.values()) - sum(reads) - found["life, read whole (once a user)"]
+        sum(found.values()) - sum(kept) - found["life, read whole (once a user)"]
     )
-    found["a call, summed: after an event"] = found["a call, summed: nothing new of the user"] + sum(reads)
+    found["a call, summed: after an event"] = found["a call, summed: nothing new of the user"] + sum(kept)
     found["rows of the field"] = float(candidates.shape[1])
     return found
 

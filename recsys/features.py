@@ -37,6 +37,31 @@ def read_scores(readings: Sequence[Reading], candidates: Int32[np.ndarray, "B K"
     return np.concatenate([reading.score(candidates) for reading in readings], axis=-1)
 
 
+class Columns:
+    """The ranker's columns for some signals."""
+
+    def __init__(self, signals: Sequence[Signal]) -> None:
+        self.signals = tuple(signals)
+        self.names = feature_names(self.signals)
+        self._absolute = np.array([s.absolute for s in signals], bool)
+        self._proposes = np.array([s.proposes > 0 for s in signals], bool)
+
+    def rows(
+        self,
+        states: States,
+        candidates: Int32[np.ndarray, "B K"],
+        scores: Float32[np.ndarray, "B K S"],
+        met: Bool[np.ndarray, " N"],
+    ) -> Float32[np.ndarray, "B K F"]:
+        """The ranker's rows; rows of padding candidates (-1) are to be left out. `met`: which items anybody had met at
+        the fit; the others, and those that came since, are cold."""
+        rows, table = np.ascontiguousarray(candidates), np.ascontiguousarray(scores)
+        places = _places(table, rows >= 0)
+        out = np.empty((*rows.shape, len(self.names)), np.float32)
+        _fill(self._absolute, self._proposes, rows, table, places, _context(states), np.ascontiguousarray(met), out)
+        return out
+
+
 def build_features(
     signals: Sequence[Signal],
     states: States,
@@ -44,17 +69,12 @@ def build_features(
     scores: Float32[np.ndarray, "B K S"],
     met: Bool[np.ndarray, " N"],
 ) -> Float32[np.ndarray, "B K F"]:
-    """The ranker's rows; rows of padding candidates (-1) are to be left out. `met`: which items anybody had met at the
-    fit; the others, and those that came since, are cold."""
-    absolute = np.array([s.absolute for s in signals], bool)
-    proposes = np.array([s.proposes > 0 for s in signals], bool)
-    places = competition_rank(scores.transpose(0, 2, 1), (candidates >= 0)[:, None])
-    out = np.empty((*candidates.shape, len(feature_names(signals))), np.float32)
-    facts = (places, _context(states), np.ascontiguousarray(met))
-    _fill(absolute, proposes, np.ascontiguousarray(candidates), np.ascontiguousarray(scores), *facts, out)
-    return out
+    """`Columns.rows` for signals that are asked for once."""
+    return Columns(signals).rows(states, candidates, scores, met)
 
 
+VARIETY_OF = 100
+"""Latest events whose distinct items are counted."""
 FOUND = 50
 """A matcher has found a candidate that is among its so many best."""
 
@@ -95,43 +115,62 @@ def competition_rank(
 ) -> Float32[np.ndarray, "*rows K"]:
     """How many valid candidates of the row score strictly higher, by more than the rounding of a sum."""
     shape = (math.prod(scores.shape[:-1]), scores.shape[-1])
-    table = np.ascontiguousarray(scores).reshape(shape)
     kept = np.ascontiguousarray(np.broadcast_to(valid, scores.shape)).reshape(shape)
-    keys = np.empty(table.shape, np.uint64)
-    _pack(table.view(np.uint32), kept, keys)
-    keys.sort(axis=-1)  # of whole numbers, which NumPy sorts many at a time
-    ranks = np.zeros(table.shape, np.float32)
-    _count(keys, table, kept, ranks)
-    return ranks.reshape(scores.shape)
+    return _places(np.ascontiguousarray(scores).reshape(*shape, 1), kept).reshape(scores.shape)
+
+
+MOST_PLACE_BITS = 11
+"""Up to 2,048 candidates leave 21 bits for the score, which tell apart what differs by a share of 1 / 4,096."""
+
+
+def _places(scores: Float32[np.ndarray, "B K S"], valid: Bool[np.ndarray, "B K"]) -> Float32[np.ndarray, "B S K"]:
+    """`competition_rank` of each signal.
+
+    A key is a score, falling, above its place: whole numbers, which NumPy sorts many at a time. Of the score it holds
+    what 32 bits have room for, since twice the width takes three times as long; `_count` puts the rest in order.
+    """
+    B, K, S = scores.shape
+    place_bits = max(K - 1, 1).bit_length()
+    narrow = place_bits <= MOST_PLACE_BITS
+    keys = np.empty((B, S, K), np.uint32 if narrow else np.uint64)
+    dropped, place_bits = (place_bits, place_bits) if narrow else (0, 32)
+    _pack(scores.view(np.uint32), valid, np.uint64(dropped), np.uint64(place_bits), keys)
+    keys.sort(axis=-1)
+    ranks = np.zeros(keys.shape, np.float32)
+    _count(keys, scores, valid.sum(axis=1), np.uint64((1 << place_bits) - 1), ranks)
+    return ranks
 
 
 @kernel
-def _pack(bits, kept, keys):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
-    """The score, falling, above its place in one number; what is not valid stands last."""
-    for row in range(bits.shape[0]):
-        for place in range(bits.shape[1]):
-            score = bits[row, place]
-            falling = score if score >> np.uint32(31) else ~(score | np.uint32(1 << 31)) & np.uint32(0xFFFFFFFF)
-            if not kept[row, place]:
-                falling = np.uint32(0xFFFFFFFF)
-            keys[row, place] = np.uint64(falling) << np.uint64(32) | np.uint64(place)
+def _pack(bits, valid, dropped, place_bits, keys):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    """What is not valid stands last."""
+    for user in range(keys.shape[0]):
+        for signal in range(keys.shape[1]):
+            for place in range(keys.shape[2]):
+                score = bits[user, place, signal]
+                falling = score if score >> np.uint32(31) else ~(score | np.uint32(1 << 31)) & np.uint32(0xFFFFFFFF)
+                if not valid[user, place]:
+                    falling = np.uint32(0xFFFFFFFF)
+                keys[user, signal, place] = np.uint64(falling) >> dropped << place_bits | np.uint64(place)
 
 
 @kernel
-def _count(keys, scores, kept, ranks):  # type: ignore[no-untyped-def]
-    for row in range(keys.shape[0]):
-        first, last, best = 0, np.float32(0), np.float32(0)
-        for at in range(keys.shape[1]):
-            place = keys[row, at] & np.uint64(0xFFFFFFFF)
-            if not kept[row, place]:
-                break
-            score = scores[row, place]
-            if at == 0:
-                best = abs(score)
-            elif last - score > RELATIVE * abs(last) + ABSOLUTE * best:
-                first = at
-            ranks[row, place] = first
-            last = score
+def _count(keys, scores, lengths, place_mask, ranks):  # type: ignore[no-untyped-def]
+    order, fallen = np.empty(keys.shape[2], np.int64), np.empty(keys.shape[2], np.float32)
+    for user in range(keys.shape[0]):
+        for signal in range(keys.shape[1]):
+            for at in range(lengths[user]):
+                place = np.int64(np.uint64(keys[user, signal, at]) & place_mask)
+                score, to = scores[user, place, signal], at
+                while to > 0 and fallen[to - 1] < score:  # hardly ever: only where the keys were too short
+                    order[to], fallen[to] = order[to - 1], fallen[to - 1]
+                    to -= 1
+                order[to], fallen[to] = place, score
+            first = 0
+            for at in range(lengths[user]):
+                if at > 0 and fallen[at - 1] - fallen[at] > RELATIVE * abs(fallen[at - 1]) + ABSOLUTE * abs(fallen[0]):
+                    first = at
+                ranks[user, signal, order[at]] = first
 
 
 def _context(states: States) -> Float32[np.ndarray, "B 3"]:
@@ -139,9 +178,16 @@ def _context(states: States) -> Float32[np.ndarray, "B 3"]:
     histories, met = states.histories, states.meetings
     last_s = np.where(met.lengths > 0, met.last_times, np.inf)
     since = np.maximum(states.now - last_s, 0.0)
-    recent = histories.last(100)
-    width = int(recent.items.max(initial=0)) + 1
-    pairs = np.unique(recent.users.astype(np.int64) * width + recent.items)
-    distinct = np.bincount(pairs // width, minlength=len(histories))
-    variety = distinct / np.maximum(recent.lengths, 1)
+    variety = np.empty(len(histories))
+    _vary(histories.items, histories.indptr, variety)
     return np.stack([np.log1p(met.lengths), np.log1p(since), variety], axis=1).astype(np.float32)
+
+
+@kernel
+def _vary(items, ends, out):  # type: ignore[no-untyped-def]
+    for user in range(len(out)):
+        recent = np.sort(items[max(ends[user], ends[user + 1] - VARIETY_OF) : ends[user + 1]])
+        distinct = 0
+        for at in range(len(recent)):
+            distinct += at == 0 or recent[at] != recent[at - 1]
+        out[user] = distinct / max(len(recent), 1)

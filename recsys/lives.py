@@ -1,8 +1,9 @@
 """Users as the server keeps them: a bounded summary of each life, grown by the events that come, never read again.
 
 What is kept of a life is its latest events, what was met in it (`recsys.memory.meetings`) and, until its next event,
-what matchers found for it. Users asked for longest ago go first. The store stays the truth: a life knows the number of
-the last stored event in it, and every call brings what came later.
+what matchers found for it (`recsys.flow.Kept`). Where room is short, what was found goes before lives do, that of users
+asked for longest ago first. The store stays the truth: a life knows the number of the last stored event in it, and
+every call brings what came later.
 
 Letters: B users.
 """
@@ -19,7 +20,8 @@ import numpy as np
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
-from recsys.match import KeptReading, States
+from recsys.flow import Kept
+from recsys.match import States
 from recsys.memory.meetings import Meetings
 from recsys.model import Model
 from recsys.states import history_of, time_of
@@ -101,7 +103,7 @@ class Life:
 
     `latest`: the last events that speak. `next_s`: on a clock that only orders, the time of the next event. `told_s`:
     no event before this can be added at the end. `num_items`: items known when it was made, where some of its events
-    were about others; else 0. `kept`: readings of it by matcher, used and filled by `Flow.field`.
+    were about others; else 0. `kept`: used and filled by `Flow.field`.
     """
 
     latest: Histories
@@ -111,13 +113,12 @@ class Life:
     next_s: float
     told_s: float
     num_items: int
-    kept: dict[str, KeptReading] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
     @property
     def size_bytes(self) -> int:
         columns = (self.latest.items, self.latest.times, self.latest.types, self.latest.values, self.latest.baskets)
-        kept = sum(reading.size_bytes for reading in list(self.kept.values()))
-        return self.met.size_bytes + sum(column.nbytes for column in columns) + kept
+        return self.met.size_bytes + sum(column.nbytes for column in columns) + self.kept.size_bytes
 
 
 class Lives:
@@ -127,6 +128,7 @@ class Lives:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._lives: OrderedDict[str, tuple[Life, int]] = OrderedDict()
+        self._found: OrderedDict[str, None] = OrderedDict()  # those of them for which matchers have found something
         self._size_bytes = 0
 
     def __len__(self) -> int:
@@ -159,6 +161,7 @@ class Lives:
             if held is not None and held[0] is life and held[1] != size_bytes:
                 self._lives[key] = (life, size_bytes)
                 self._size_bytes += size_bytes - held[1]
+                self._found[key] = None
                 self._drop_old()
 
     def _caught_up(self, model: Model, items: ItemTable, user: User, told: Told | None) -> Life:
@@ -167,6 +170,8 @@ class Lives:
             life = self._lives[key][0] if key in self._lives else None
             if life is not None:
                 self._lives.move_to_end(key)
+                if key in self._found:
+                    self._found.move_to_end(key)
         asked("lives", hits=int(life is not None), misses=int(life is None))
         upto_seq, erased_seq = (0, 0) if told is None else (told.upto_seq, told.erased_seq)
         grown = None
@@ -194,8 +199,19 @@ class Lives:
             self._drop_old()
 
     def _drop_old(self) -> None:
+        """What was found for the users asked for longest ago goes before any life does: it can be found again by what
+        is in memory."""
+        while self._size_bytes > self._max_bytes and len(self._found) > 1:
+            key = self._found.popitem(last=False)[0]
+            if key in self._lives:
+                life, size_bytes = self._lives[key]
+                life.kept.clear()
+                self._lives[key] = (life, life.size_bytes)
+                self._size_bytes += self._lives[key][1] - size_bytes
         while self._size_bytes > self._max_bytes and len(self._lives) > 1:
-            self._size_bytes -= self._lives.popitem(last=False)[1][1]
+            key, (_, size_bytes) = self._lives.popitem(last=False)
+            self._found.pop(key, None)
+            self._size_bytes -= size_bytes
 
 
 def _key(user: User) -> str:

@@ -135,7 +135,7 @@ class Model:
         items = ItemTable(Catalogue.read(folder / "catalogue.parquet"), vectors)
         users = IdMap(pl.read_parquet(folder / "users.parquet")["user_id"].to_list(), name="user_id")
         histories = Histories.load(folder / "histories.npz")
-        settings = _settings(description["settings"])
+        settings = settings_of(description["settings"])
         met = histories.without_types(settings.ignored_types).met(len(items))
         flow = Flow(load_matchers(folder / "matchers", items, description["matchers"]), met)
         ranker_file = folder / "ranker.txt"
@@ -169,7 +169,8 @@ class Model:
             raise MixedSnapshot("vectors: NaN or infinity")
 
 
-def _settings(values: dict[str, object]) -> ModelSettings:
+def settings_of(values: dict[str, object]) -> ModelSettings:
+    """The settings that `model.json` holds. Raises MixedSnapshot where they are of another version."""
     known = {f.name for f in fields(ModelSettings)}
     if strange := set(values) ^ known:
         raise MixedSnapshot(f"model.json: settings {sorted(strange)} are of another version")

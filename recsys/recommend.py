@@ -16,12 +16,13 @@ from typing import NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
+from recsys.data.packed import PackedIds
 from recsys.encode.cache import VectorCache
 from recsys.encode.items import ItemTable
 from recsys.encode.text import TextEncoder
 from recsys.errors import InvalidInput, MixedSnapshot, RecsysError
 from recsys.evidence import evidence
-from recsys.flow import Field, allowed_mask, fallback_scores, rank_field
+from recsys.flow import Field, Usual, allowed_mask, fallback_scores, rank_field
 from recsys.lives import Lives
 from recsys.match import States
 from recsys.model import Model
@@ -40,7 +41,7 @@ from recsys.types import (
     Remembered,
     User,
 )
-from recsys.watch import staged
+from recsys.watch import stage, staged
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +61,10 @@ class _Spoke(NamedTuple):
     event: int
     weight: float
     source: str
+
+
+def _taken(ids: Sequence[str], order: np.ndarray) -> Sequence[str]:
+    return ids.take(order) if isinstance(ids, PackedIds) else [ids[i] for i in order.tolist()]
 
 
 def _encoder(model: Model, cache: VectorCache | None) -> TextEncoder:
@@ -150,20 +155,20 @@ class Recommender:
         asked = CandidateColumns.of(candidates)
         view, rows, notes = self._resolve(asked)
         states, life = self.lives.state(self.model, view, user)
-        allowed = self._allowed(states, self.model.settings.include_seen)
-        field_ = self.model.flow.field(states, allowed, np.unique(rows)[None], kept=life.kept)
+        usual, absent = Usual(self.model.settings.include_seen, len(self.items)), set[str]()
+        field_ = self.model.flow.field(states, usual, rows[None], kept=life.kept, absent=absent)
         self.lives.keep(user, life)
         places, scores = self._places(field_, rows)
         order = self._order(scores, rows)[: top_k or None]
         indices = order.tolist()
         ranked = RankedColumns(
-            item_ids=[asked.item_ids[i] for i in indices],
+            item_ids=_taken(asked.item_ids, order),
             scores=scores[order].tolist(),
             indices=indices,
             fallbacks={place: notes[i] for place, i in enumerate(indices) if i in notes} if notes else {},
             parts=self._parts(field_, places[order]) if parts else (),
         )
-        return self._ranking(states, ranked)
+        return self._ranking(states, ranked, absent)
 
     def recommend(
         self,
@@ -184,11 +189,12 @@ class Recommender:
             raise InvalidInput.of("k", k, "must be at least 1")
         states, life = self.lives.state(self.model, self.items, user)
         seen = self.model.settings.include_seen if include_seen is None else include_seen
-        allowed = self._allowed(states, seen, exclude, categories)
-        field_ = self.model.flow.field(states, allowed, kept=life.kept)
+        allowed, absent = self._allowed(states, seen, exclude, categories), set[str]()
+        field_ = self.model.flow.field(states, allowed, kept=life.kept, absent=absent)
         self.lives.keep(user, life)
         if field_.candidates.shape[1] < min(k, int(allowed.sum())):
-            field_ = self.model.flow.field(states, allowed, self._popular(allowed, k), kept=life.kept)
+            popular = self._popular(allowed, k)
+            field_ = self.model.flow.field(states, allowed, popular, kept=life.kept, absent=absent)
         scores = self._scores(field_)[0]
         order = self._order(scores, field_.candidates[0])[: min(k, int(field_.valid.sum()))]
         rows = field_.candidates[0, order]
@@ -200,7 +206,7 @@ class Recommender:
             fallbacks=dict.fromkeys(np.flatnonzero(rows >= self.model.flow.num_fitted).tolist(), (Fallback.COLD_ITEM,)),
             parts=self._parts(field_, order) if parts else (),
         )
-        return self._ranking(states, ranked)
+        return self._ranking(states, ranked, absent)
 
     def explain(self, user: User, item_ids: Sequence[str], *, max_memories: int = 5) -> list[Explanation]:
         """Why each item has its score: contributions of the features, and the user's events that speak for it.
@@ -277,14 +283,15 @@ class Recommender:
     def warm_up(self) -> None:
         """Run each path once, so that the first caller does not wait for lazy loading.
 
-        The text encoder loads in the background: it takes longer than all the rest, and known items need none of it.
+        The text encoder then loads in the background: it takes longer than all the rest, and known items need none of
+        it.
         """
-        threading.Thread(target=self._load_encoder, name="encoder", daemon=True).start()
         busiest = int(self.model.histories.lengths.argmax()) if self.num_users else -1
         user = User(user_id=self.model.users.ids[busiest] if busiest >= 0 else "")
         best = self.recommend(user, k=1).items
         if best:
-            self.rank(user, [Candidate(item_id=best[0].item_id)])
+            self.rank(user, CandidateColumns(PackedIds.of([best[0].item_id]), [""]))
+        threading.Thread(target=self._load_encoder, name="encoder", daemon=True).start()
 
     def _load_encoder(self) -> None:
         try:
@@ -321,9 +328,8 @@ class Recommender:
     def _allowed(
         self, states: States, include_seen: bool, exclude: Sequence[str] = (), categories: Sequence[str] = ()
     ) -> Bool[np.ndarray, "1 N"]:
-        allowed = allowed_mask(states, include_seen=include_seen)
         # Rows known only to this request may be judged, not proposed.
-        allowed[:, len(self.items) :] = False
+        allowed = Usual(include_seen, len(self.items)).mask(states)
         if exclude:
             rows = self.items.catalogue.ids.rows(list(exclude), unknown=-1)
             allowed[:, rows[rows >= 0]] = False
@@ -347,7 +353,10 @@ class Recommender:
         """Where each asked row stands in the field, and its score."""
         rising = field_.candidates[0, ::-1]  # `distinct` leaves them falling
         places = len(rising) - 1 - np.searchsorted(rising, rows)
-        return places, self._scores(field_)[0, places]
+        if self.model.ranker is None:
+            return places, self._scores(field_)[0, places]
+        with stage("rank"):  # of the others only the features are wanted
+            return places, self.model.ranker.score(field_.features[0, places])
 
     def _order(self, scores: Float64[np.ndarray, " K"], rows: Int32[np.ndarray, " K"]) -> np.ndarray:
         """Best first; of equal scores the more popular, so that what nobody knows stands last."""
@@ -359,8 +368,9 @@ class Recommender:
         names = [signal.name for signal in self.model.flow.signals]
         return [dict(zip(names, row, strict=True)) for row in field_.scores[0, places].tolist()]
 
-    def _ranking(self, states: States, ranked: RankedColumns) -> Ranking:
+    def _ranking(self, states: States, ranked: RankedColumns, absent: set[str]) -> Ranking:
         fallbacks = [Fallback.UNKNOWN_USER] if states.histories.num_events == 0 else []
+        fallbacks += [Fallback.MATCHER_UNAVAILABLE] if absent else []
         fallbacks += [Fallback.RANKER_UNAVAILABLE] if self.model.ranker is None else []
         fallbacks += dict.fromkeys(note for place in sorted(ranked.fallbacks) for note in ranked.fallbacks[place])
         return Ranking(items=ranked, snapshot_id=self.snapshot_id, fallbacks=tuple(fallbacks))

@@ -107,6 +107,7 @@ class Fallback(StrEnum):
     DEADLINE = "deadline"
     RANKER_UNAVAILABLE = "ranker_unavailable"
     ENCODER_UNAVAILABLE = "encoder_unavailable"
+    MATCHER_UNAVAILABLE = "matcher_unavailable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recsys.features import CONTEXT, build_features, competition_rank, feature_names
+from recsys.features import ABSOLUTE, CONTEXT, RELATIVE, build_features, competition_rank, feature_names
 from recsys.match import Signal, States
 from tests.world import DAY_S, histories_of, item_of, table_of
 
@@ -39,6 +39,21 @@ def test_what_differs_by_rounding_only_is_a_tie() -> None:
     assert competition_rank(scores, np.ones((1, 7), bool)).tolist() == [[1, 1, 3, 3, 5, 5, 0]]
     small = np.float32([[3e-9, 2e-9, 1e-9]])
     assert competition_rank(small, np.ones((1, 3), bool)).tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 700, 2_048, 2_049, 5_000])
+def test_places_are_those_of_a_sort_by_the_whole_score(count: int) -> None:
+    """However short the keys are that are sorted: many scores here differ in their last bits alone."""
+    rng = np.random.default_rng(count)
+    near = np.float32(1) + np.float32(2e-5) * rng.permutation(count).astype(np.float32)
+    wide = (rng.normal(size=count) * 10.0 ** rng.integers(-6, 6, count)).astype(np.float32)
+    for scores in (near, wide, np.where(rng.random(count) < 0.5, np.float32(0), wide)):
+        falling = np.sort(scores)[::-1]
+        apart = falling[:-1] - falling[1:] > RELATIVE * abs(falling[:-1]) + ABSOLUTE * abs(falling[0])
+        first = np.maximum.accumulate(np.concatenate([[0], np.where(apart, np.arange(1, count), 0)]))
+        order = np.argsort(-scores, kind="stable")
+        found = competition_rank(scores[None], np.ones((1, count), bool))[0]
+        np.testing.assert_array_equal(found[order], first)
 
 
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=12))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from recsys.flow import allowed_mask
+from recsys.flow import Kept, Usual, allowed_mask
 from recsys.lives import Life, Lives, Told
 from recsys.match import States
 from recsys.model import Model
@@ -99,6 +99,51 @@ def test_the_features_of_a_life_are_those_of_its_history(model: Model) -> None:
         assert life.kept
 
 
+def test_what_is_proposed_is_kept_for_as_long_as_it_holds(model: Model) -> None:
+    """Until an event, another day, another question of what is allowed, or another item."""
+    log, lives, asked = Log(), Lives(), np.arange(0, 40, 3, dtype=np.int32)[None]
+    fresh = [Item(item_id="new", title="maker1 thing2")]
+    wider = model.items.extended(fresh, table_of(fresh).base)
+    for step in range(6):
+        if step % 3 == 0:
+            log.write(event(5 + step, LATER_S + step * DAY_S))
+        for items, seen in ((model.items, False), (model.items, True), (wider, True)):
+            user = log.user("u3", now=LATER_S + (step // 2) * DAY_S)
+            states, life = lives.state(model, items, user)
+            usual, whole = Usual(seen, len(items)), user_state(model, items, user)
+            mine = model.flow.field(states, usual, asked, kept=life.kept)
+            again = model.flow.field(states, usual, asked, kept=life.kept)
+            theirs = model.flow.field(whole, usual.mask(whole), asked)
+            for each in (mine, again):
+                np.testing.assert_array_equal(each.candidates, theirs.candidates)
+                np.testing.assert_array_equal(each.features, theirs.features)
+            assert life.kept.proposed
+
+
+def test_what_was_found_goes_before_lives_do(model: Model) -> None:
+    """Where room is short, what was found for the user asked for longest ago is forgotten, and the user is not."""
+    roomy = Lives()
+    for user in range(4):
+        find(roomy, model, user)
+    found = sum(kept_of(roomy, model, user).size_bytes for user in range(4))
+    lives = Lives(max_bytes=roomy.size_bytes - found // 2)
+    for user in range(4):
+        find(lives, model, user)
+        assert lives.size_bytes <= roomy.size_bytes - found // 2
+    assert len(lives) == 4
+    assert [bool(kept_of(lives, model, user)) for user in (0, 3)] == [False, True]
+
+
+def find(lives: Lives, model: Model, user: int) -> None:
+    states, life = lives.state(model, model.items, User(user_id=f"u{user}"))
+    model.flow.field(states, Usual(True, len(model.items)), kept=life.kept)
+    lives.keep(User(user_id=f"u{user}"), life)
+
+
+def kept_of(lives: Lives, model: Model, user: int) -> Kept:
+    return lives.state(model, model.items, User(user_id=f"u{user}"))[1].kept
+
+
 def test_a_warm_life_asks_the_store_for_what_is_new_alone(model: Model) -> None:
     log, lives = Log(), Lives()
     for step in range(5):
@@ -150,7 +195,7 @@ def test_lives_are_bounded_and_the_longest_unasked_go_first(model: Model) -> Non
         lives.keep(User(user_id=f"u{user}"), life)
         assert lives.size_bytes <= 4 * one.size_bytes or len(lives) == 1
     assert lives.state(model, model.items, User(user_id="u39"))[1] is life
-    assert lives.state(model, model.items, User(user_id="u0"))[1].kept == {}
+    assert lives.state(model, model.items, User(user_id="u0"))[1].kept == Kept()
 
 
 def test_what_is_kept_does_not_grow_with_the_length_of_a_life(model: Model) -> None:

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from recsys import _native
 
 SHOW = """
 import json, os, sys
@@ -33,3 +39,13 @@ def test_the_users_environment_wins() -> None:
     variables, _, threads = shown(OMP_WAIT_POLICY="ACTIVE", TOKENIZERS_PARALLELISM="true", OMP_NUM_THREADS="1")
     assert variables == ["ACTIVE", "true", "1"]
     assert threads == 1
+
+
+def test_packages_are_hidden_from_an_import_and_from_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "heavy_and_unused.py").write_text("FOUND = True")
+    monkeypatch.syspath_prepend(tmp_path)
+    with _native.without("heavy_and_unused", "json"):
+        with pytest.raises(ModuleNotFoundError):
+            importlib.import_module("heavy_and_unused")
+        assert importlib.import_module("json") is json  # it was there before
+    assert importlib.import_module("heavy_and_unused").FOUND

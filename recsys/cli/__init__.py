@@ -26,18 +26,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "recsys":
             raise
-        _say(MissingExtra(error.name or "a package", "engine,serve"))
+        say(MissingExtra(error.name or "a package", "engine,serve"))
         sys.exit(NOT_INSTALLED)
     except RecsysError as error:
-        _say(error)
-        sys.exit(_code(error))
+        say(error)
+        sys.exit(exit_code(error))
     except OSError as error:
-        _say(error)
+        say(error)
         sys.exit(FAILED)
     sys.exit(0)
 
 
-def _say(error: Exception) -> None:
+def say(error: Exception) -> None:
+    """One line a mistake, on standard error."""
     if type(error) is InvalidInput:
         lines = [str(violation) for violation in error.violations]
     else:
@@ -45,7 +46,8 @@ def _say(error: Exception) -> None:
     sys.stderr.write("".join(f"error: {line}\n" for line in lines))
 
 
-def _code(error: RecsysError) -> int:
+def exit_code(error: RecsysError) -> int:
+    """See above."""
     if isinstance(error, MissingExtra):
         return NOT_INSTALLED
     return MISUSED if isinstance(error, InvalidInput | NotFound) else FAILED

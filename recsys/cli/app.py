@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -261,6 +262,8 @@ def serve(
     json: Json = None,
 ) -> None:
     """Serve the current snapshot over gRPC until SIGTERM."""
+    # What is imported and loaded now is there to stay: looking for garbage in it takes a fifth of the start.
+    gc.disable()
     from recsys.cli.output import Output
     from recsys.cli.serving import serve
 

@@ -25,6 +25,7 @@ _WITHOUT = {
     Fallback.UNKNOWN_USER: "nothing is known of this user: popularity and context decide",
     Fallback.UNKNOWN_ITEM: "an item is unknown and has no text",
     Fallback.COLD_ITEM: "an item is ranked by its text alone",
+    Fallback.MATCHER_UNAVAILABLE: "a matcher failed: the others decide",
     Fallback.RANKER_UNAVAILABLE: "there is no ranker: matcher scores decide",
 }
 

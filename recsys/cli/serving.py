@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -27,6 +28,8 @@ def serve(settings: Settings, output: Output) -> None:
     server = _of_tenants(settings, config.access_path) if config.access_path else _of_one(settings)
 
     def ready(port: int) -> None:
+        gc.freeze()  # and later on it would hold calls up
+        gc.enable()
         output.lines(f"serving {_what(server, settings)} on {config.host}:{port}; Ctrl-C ends it")
         if server.admin_port is not None:
             output.lines(f"metrics and the memory page on http://{config.admin_http.host}:{server.admin_port}/")
@@ -39,7 +42,10 @@ def serve(settings: Settings, output: Output) -> None:
             }
         )
 
-    server.run(ready=ready)
+    try:
+        server.run(ready=ready)
+    finally:
+        gc.enable()
     if server.busy:
         # Nothing interrupts a thread inside the text encoder, and Python would wait for it; the store is closed by now.
         sys.stdout.flush()

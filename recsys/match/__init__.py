@@ -10,6 +10,7 @@ reads texts, which carry new items.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
@@ -72,7 +73,10 @@ class Signal:
 
 
 class Reading(Protocol):
-    """What a matcher found for B states."""
+    """What a matcher found for B states.
+
+    What it proposes hangs on the events, the items and `allowed`; where it hangs on more, that is its `hangs_on`.
+    """
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         """Candidate rows among the allowed, -1 where there are fewer; duplicates may occur."""
@@ -85,7 +89,7 @@ class Reading(Protocol):
 
 @runtime_checkable
 class KeptReading(Reading, Protocol):
-    """A reading that hangs on a user's latest events alone and takes long: kept until the next event."""
+    """A reading that hangs on a user's events alone: kept until the next of them."""
 
     @property
     def size_bytes(self) -> int: ...
@@ -150,6 +154,7 @@ class DenseReading:
 
     signals: tuple[Signal, ...]
     scores: Float32[np.ndarray, "S B N"]
+    hangs_on: Hashable = ()
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         found = [

@@ -44,7 +44,8 @@ class Facets:
         return cls(np.array(codes, np.int32).reshape(-1, 2), known)
 
     def read(self, states: States) -> FacetsReading:
-        return FacetsReading(self, states)
+        latest = latest_items(states.histories, WINDOW)
+        return FacetsReading(self, states.items, latest, self.rows(states.items, latest))
 
     def rows(self, items: ItemTable, rows: Int32[np.ndarray, "*shape"]) -> Int32[np.ndarray, "*shape 2"]:
         """Facet numbers of item rows; words never met before get -2, which counts as none."""
@@ -66,35 +67,53 @@ class Facets:
 
 @dataclass(frozen=True, slots=True)
 class FacetsReading:
-    """Reads lazily: it proposes nothing, and scores only the candidates asked for."""
+    """The latest items and their facets. It proposes nothing, and compares only the candidates asked for."""
 
     matcher: Facets
-    states: States
+    items: ItemTable
+    latest: Int32[np.ndarray, "B W"]
+    past: Int32[np.ndarray, "B W 2"]
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B 0"]:
         return np.full((len(allowed), 0), -1, np.int32)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        latest = latest_items(self.states.histories, WINDOW)
-        past = self.matcher.rows(self.states.items, latest)
-        facets = self.matcher.rows(self.states.items, candidates)
+        codes, rows = self.matcher.codes, np.ascontiguousarray(candidates)
+        if rows.max(initial=-1) >= len(codes):  # what came after the fit stands behind it, for this once
+            late, rows = candidates >= len(codes), candidates.copy()
+            rows[late] = len(codes) + np.arange(np.count_nonzero(late))
+            codes = np.concatenate([codes, self.matcher.rows(self.items, candidates[late])])
         out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
-        _compare(past, (latest >= 0).sum(axis=1), facets, out)
+        _compare(self.latest, self.past, codes, rows, out)
         return out
+
+    @property
+    def size_bytes(self) -> int:
+        return self.latest.nbytes + self.past.nbytes
+
+    def renewed(self, states: States) -> Self | None:
+        """Items that came after the fit may have been told anew."""
+        if states.items is not self.items and self.latest.max(initial=-1) >= len(self.matcher.codes):
+            return None
+        return type(self)(self.matcher, states.items, self.latest, self.past)
 
 
 @kernel
-def _compare(past, lengths, facets, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
-    for user in range(facets.shape[0]):
-        for place in range(facets.shape[1]):
-            for facet in range(facets.shape[2]):
-                word = facets[user, place, facet]
+def _compare(latest, past, codes, rows, out):  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
+    for user in range(rows.shape[0]):
+        length = 0
+        for age in range(latest.shape[1]):
+            length += latest[user, age] >= 0
+        for place in range(rows.shape[1]):
+            row = rows[user, place]
+            for facet in range(codes.shape[1] if row >= 0 else 0):
+                word = codes[row, facet]
                 if word > 0:
                     equal = 0
                     for age in range(past.shape[1]):
                         equal += past[user, age, facet] == word
                     out[user, place, 2 * facet] = past[user, 0, facet] == word
-                    out[user, place, 2 * facet + 1] = equal / max(lengths[user], 1)
+                    out[user, place, 2 * facet + 1] = equal / max(length, 1)
 
 
 def facets_of(item: Item) -> tuple[str, str]:

@@ -15,11 +15,11 @@ from typing import ClassVar, Self
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float32, Int32
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
 from recsys.match import Corpus, DenseReading, Signal, States, gather, load_sparse
+from recsys.match.words import Words
 from recsys.memory.keys import latest_items
 
 WINDOW, DECAY, BEST_OF = 20, 0.6, 10
@@ -28,12 +28,12 @@ KEPT_BYTES = 64 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """`words` [N, V]: unit-length TF-IDF rows; `by_word` the same by column [V, N]; `vectorizer` reads new items.
+    """`words` [N, V]: unit-length TF-IDF rows; `by_word` the same by column [V, N]; `known` reads new items.
 
     `kept`: cosines of items that were read lately with all others, at most `KEPT_BYTES` of them.
     """
 
-    vectorizer: TfidfVectorizer
+    known: Words
     words: sp.csr_matrix
     by_word: sp.csr_matrix
     kept: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
@@ -47,17 +47,12 @@ class Lexical:
     @classmethod
     def fit(cls, corpus: Corpus) -> Self:
         texts = [item.text for item in corpus.items.catalogue.items]
-        vectorizer = _vectorizer(min_df=2 if len(texts) > 1 else 1)
-        try:
-            words = vectorizer.fit_transform(texts)
-        except ValueError:  # no word occurs twice: nothing to compare by
-            vectorizer = _vectorizer(min_df=1).fit(["none"])
-            words = vectorizer.transform(texts)
-        return cls._of(vectorizer, sp.csr_matrix(words, dtype=np.float32))
+        known = Words.fit(texts, min_texts=2 if len(texts) > 1 else 1)
+        return cls._of(known, known.rows(texts))
 
     @classmethod
-    def _of(cls, vectorizer: TfidfVectorizer, words: sp.csr_matrix) -> Self:
-        return cls(vectorizer, words, words.T.tocsr())
+    def _of(cls, known: Words, words: sp.csr_matrix) -> Self:
+        return cls(known, words, words.T.tocsr())
 
     def read(self, states: States) -> LexicalReading:
         num_items = self.words.shape[0]
@@ -102,21 +97,20 @@ class Lexical:
         texts: Sequence[str] = [states.items.item(int(row)).text for row in candidates[late]]
         if texts:
             place = (np.ones(len(late), np.float32), (late, np.arange(len(late))))
-            rows = rows + sp.csr_matrix(place, shape=(len(candidates), len(late))) @ self.vectorizer.transform(texts)
+            rows = rows + sp.csr_matrix(place, shape=(len(candidates), len(late))) @ self.known.rows(texts)
         return sp.csr_matrix(rows, dtype=np.float32)
 
     def save(self, folder: Path) -> None:
-        vocabulary = sorted(self.vectorizer.vocabulary_, key=self.vectorizer.vocabulary_.__getitem__)
-        (folder / "vocabulary.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-        np.save(folder / "idf.npy", self.vectorizer.idf_)
+        (folder / "vocabulary.json").write_text(json.dumps(list(self.known.columns), ensure_ascii=False))
+        np.save(folder / "idf.npy", self.known.rarity)
         sp.save_npz(folder / "words.npz", self.words, compressed=False)
 
     @classmethod
     def load(cls, folder: Path, items: ItemTable) -> Self:
-        words = json.loads((folder / "vocabulary.json").read_text())
-        vectorizer = _vectorizer(min_df=1, vocabulary={word: column for column, word in enumerate(words)})
-        vectorizer.idf_ = np.load(folder / "idf.npy", allow_pickle=False)
-        return cls._of(vectorizer, load_sparse(folder / "words.npz"))
+        terms = json.loads((folder / "vocabulary.json").read_text())
+        rarity = np.load(folder / "idf.npy", allow_pickle=False)
+        known = Words({term: column for column, term in enumerate(terms)}, rarity)
+        return cls._of(known, load_sparse(folder / "words.npz"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +124,20 @@ class LexicalReading:
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         return DenseReading(self.matcher.signals, self.scores).propose(allowed)
 
+    @property
+    def size_bytes(self) -> int:
+        return self.scores.nbytes
+
+    def renewed(self, states: States) -> Self | None:
+        """Items that came after the fit may have been told anew."""
+        late = states.histories.items[-WINDOW:].max(initial=-1) >= self.matcher.words.shape[0]
+        return None if late and states.items is not self.states.items else type(self)(self.matcher, states, self.scores)
+
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
         out = gather(self.scores, candidates)
         fitted = self.matcher.words.shape[0]
+        if candidates.max(initial=-1) < fitted:
+            return out
         for user in np.flatnonzero((candidates >= fitted).any(axis=1)):
             late = candidates[user] >= fitted
             out[user, late] = self._late(int(user), candidates[user, late])
@@ -164,14 +169,3 @@ def _add_postings(words, weights, data, items, starts, out):  # type: ignore[no-
     for at in range(len(words)):
         for place in range(starts[words[at]], starts[words[at] + 1]):
             out[items[place]] += weights[at] * data[place]
-
-
-def _vectorizer(*, min_df: int, vocabulary: dict[str, int] | None = None) -> TfidfVectorizer:
-    return TfidfVectorizer(
-        sublinear_tf=True,
-        min_df=min_df,
-        ngram_range=(1, 2),
-        token_pattern=r"(?u)\b\w+\b",
-        dtype=np.float32,
-        vocabulary=vocabulary,
-    )

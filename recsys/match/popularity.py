@@ -53,9 +53,10 @@ class Popularity:
         return cls(counts, origin_s, width_s)
 
     def read(self, states: States) -> DenseReading:
-        bins, which = np.unique(self._bins_before(states.now), return_inverse=True)
-        if len(bins) == 1:
-            return DenseReading(self.signals, np.repeat(self._at(int(bins[0])), len(states), axis=1))
+        now = self._bins_before(states.now)
+        if len(now) == 1:
+            return DenseReading(self.signals, self._at(int(now[0])), hangs_on=int(now[0]))
+        bins, which = np.unique(now, return_inverse=True)
         return DenseReading(self.signals, self._tables(bins)[:, which])
 
     def _at(self, bin_: int) -> Float32[np.ndarray, "S 1 N"]:

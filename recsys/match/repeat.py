@@ -1,6 +1,6 @@
 """The user's own re-consumption: how often, how lately, and whether its rhythm says that it is due.
 
-Letters: B users of a batch, N items.
+Letters: B users of a batch, N items, K candidates.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
+from jaxtyping import Bool, Float32, Int32
 
 from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States
+from recsys.match import Corpus, Signal, States, top_rows
 from recsys.memory.meetings import HALF_LIFE_EVENTS
 
 DAY_S = 86_400.0
@@ -36,12 +37,12 @@ class Repeat:
     def fit(cls, corpus: Corpus) -> Self:
         return cls(len(corpus.items))
 
-    def read(self, states: States) -> DenseReading:
+    def read(self, states: States) -> RepeatReading:
         met = states.meetings
-        scores = np.zeros((len(self.signals), len(states), self.num_items), np.float32)
-        times = (met.first_s, met.last_s, np.ascontiguousarray(states.now))
-        _read(met.indptr, met.lengths, met.items, met.moments, met.last, met.decayed, *times, scores)
-        return DenseReading(self.signals, scores)
+        places = np.full((len(states), self.num_items), -1, np.int32)
+        fitted = met.items < self.num_items
+        places[met.users[fitted], met.items[fitted]] = np.flatnonzero(fitted)
+        return RepeatReading(self, states, places)
 
     def save(self, folder: Path) -> None:
         np.save(folder / "num_items.npy", np.int64(self.num_items))
@@ -51,19 +52,47 @@ class Repeat:
         return cls(int(np.load(folder / "num_items.npy", allow_pickle=False)))
 
 
+@dataclass(frozen=True, slots=True)
+class RepeatReading:
+    """Where in the state each item was met, -1 for nowhere; scores only the candidates asked for."""
+
+    matcher: Repeat
+    states: States
+    places: Int32[np.ndarray, "B N"]
+
+    def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
+        every = np.tile(np.arange(self.matcher.num_items, dtype=np.int32), (len(allowed), 1))
+        return top_rows(self.score(every)[..., 0], self.matcher.signals[0].proposes, allowed)
+
+    def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
+        met, now = self.states.meetings, np.ascontiguousarray(self.states.now)
+        out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
+        rows = (np.ascontiguousarray(candidates), self.places)
+        _read(*rows, met.lengths, met.moments, met.last, met.decayed, met.first_s, met.last_s, now, out)
+        return out
+
+    @property
+    def size_bytes(self) -> int:
+        return self.places.nbytes
+
+    def renewed(self, states: States) -> Self:
+        return type(self)(self.matcher, states, self.places)
+
+
 @kernel
 def _read(  # type: ignore[no-untyped-def]  # compiled: Numba finds the types
-    starts, lengths, items, moments, last, decayed, first_s, last_s, now, out
+    candidates, places, lengths, moments, last, decayed, first_s, last_s, now, out
 ):
-    for user in range(len(lengths)):
-        for row in range(starts[user], starts[user + 1]):
-            item = items[row]
-            if item >= out.shape[2]:
+    for user in range(candidates.shape[0]):
+        for at in range(candidates.shape[1]):
+            item = candidates[user, at]
+            row = places[user, item] if 0 <= item < places.shape[1] else -1
+            if row < 0:
                 continue
             elapsed_s = max(now[user] - last_s[row], 0.0)
-            out[0, user, item] = decayed[row] * 2.0 ** ((last[row] + 1 - lengths[user]) / HALF_LIFE_EVENTS)
-            out[1, user, item] = np.log1p(np.float64(moments[row]))
-            out[2, user, item] = 1.0 / (1.0 + elapsed_s / DAY_S)
+            out[user, at, 0] = decayed[row] * 2.0 ** ((last[row] + 1 - lengths[user]) / HALF_LIFE_EVENTS)
+            out[user, at, 1] = np.log1p(np.float64(moments[row]))
+            out[user, at, 2] = 1.0 / (1.0 + elapsed_s / DAY_S)
             if moments[row] > 1:
                 gap_s = (last_s[row] - first_s[row]) / (moments[row] - 1)
-                out[3, user, item] = min(elapsed_s / max(gap_s, 1.0), 8.0)
+                out[user, at, 3] = min(elapsed_s / max(gap_s, 1.0), 8.0)

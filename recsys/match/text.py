@@ -6,7 +6,7 @@ Cosine of sentence vectors: to the last item, and to the decayed sum of the last
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -17,11 +17,12 @@ from recsys._kernel import kernel
 from recsys.encode.items import ItemTable
 from recsys.index import Index
 from recsys.index.faiss import FaissIndex
-from recsys.match import Corpus, Signal, States, top_rows
+from recsys.match import Corpus, Signal, States, gather, top_rows
 from recsys.memory.keys import latest_items
 
 WINDOW = 20
 DECAY = 0.7
+_NO_TAIL = np.zeros((0, 1), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +47,18 @@ class Text:
         queries = np.stack([recent[:, 0], summed / np.maximum(length, 1e-6)], axis=1).astype(np.float32)
         # Ask for twice as many as are proposed: items the user may not see again are often the nearest.
         wanted = [2 * signal.proposes for signal in self.signals]
-        return TextReading(self, states.items, queries, self._nearest(states.items, queries, wanted))
-
-    def _nearest(
-        self, items: ItemTable, queries: Float32[np.ndarray, "B S D"], wanted: Sequence[int]
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(scores [B, k], rows [B, k]), falling, for each of the S queries."""
         if not queries.any():  # nothing is like an empty past
             nothing = np.zeros((len(queries), 0), np.float32)
-            return [(nothing, nothing.astype(np.int32)) for _ in wanted]
-        if self.index.kind != "flat" or len(queries) > 1 or len(items.base) <= max(wanted):
+            return TextReading(self, states.items, queries, [(nothing, nothing.astype(np.int32)) for _ in wanted])
+        if self.index.kind != "flat" or len(queries) > 1 or len(states.items.base) <= max(wanted):
             pairs = zip(np.ascontiguousarray(queries.swapaxes(0, 1)), wanted, strict=True)
-            return [self.index.search(query, k) for query, k in pairs]
+            return TextReading(self, states.items, queries, [self.index.search(query, k) for query, k in pairs])
         # Of one user both queries in one pass over the vectors: bringing them from memory is what a search costs.
-        every = np.arange(len(items.base), dtype=np.int32)[None]
-        out = np.empty((1, len(items.base), len(wanted)), np.float32)
-        _products(items.base, np.zeros((0, items.base.shape[1]), np.float32), every, queries, out)
-        return [_best(np.ascontiguousarray(out[..., column]), k) for column, k in enumerate(wanted)]
+        every = np.arange(len(states.items.base), dtype=np.int32)[None]
+        out = np.empty((1, len(states.items.base), len(wanted)), np.float32)
+        _products(states.items.base, _NO_TAIL, every, queries, out)
+        scores = np.ascontiguousarray(out.transpose(2, 0, 1))
+        return TextReading(self, states.items, queries, list(map(_best, scores, wanted)), scores)
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "texts.index")
@@ -74,12 +70,16 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class TextReading:
-    """Two query vectors a state [B, S=2, D], and (scores [B, k], rows [B, k]) of what lies nearest to each."""
+    """Two query vectors a state [B, S=2, D], and (scores [B, k], rows [B, k]) of what lies nearest to each.
+
+    `scores`: of all fitted items, where the search came by them.
+    """
 
     matcher: Text
     items: ItemTable
     queries: Float32[np.ndarray, "B S D"]
     found: Sequence[tuple[np.ndarray, np.ndarray]]
+    scores: Float32[np.ndarray, "S B N"] | None = None
 
     def propose(self, allowed: Bool[np.ndarray, "B N"]) -> Int32[np.ndarray, "B P"]:
         chosen = []
@@ -98,17 +98,20 @@ class TextReading:
         return np.where(rows >= 0, rows + fitted, -1).astype(np.int32)
 
     def score(self, candidates: Int32[np.ndarray, "B K"]) -> Float32[np.ndarray, "B K S"]:
-        out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
         base = self.items.base
+        if self.scores is not None and candidates.max(initial=-1) < len(base):
+            return gather(self.scores, candidates)
+        out = np.zeros((*candidates.shape, len(self.matcher.signals)), np.float32)
         _products(base, self.items.tail.reshape(-1, base.shape[1]), np.ascontiguousarray(candidates), self.queries, out)
         return out
 
     @property
     def size_bytes(self) -> int:
-        return self.queries.nbytes + sum(part.nbytes for pair in self.found for part in pair)
+        dense = 0 if self.scores is None else self.scores.nbytes
+        return self.queries.nbytes + dense + sum(part.nbytes for pair in self.found for part in pair)
 
     def renewed(self, states: States) -> Self:
-        return replace(self, items=states.items)
+        return type(self)(self.matcher, states.items, self.queries, self.found, self.scores)
 
 
 def _best(scores: Float32[np.ndarray, "B N"], k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from jaxtyping import Float32
 
 from recsys.data.histories import Histories
 from recsys.encode.items import ItemTable
-from recsys.match import Corpus, DenseReading, Signal, States, load_sparse
+from recsys.match import Corpus, KeptDenseReading, Signal, States, load_sparse
 from recsys.memory.keys import recency_sum
 
 
@@ -70,15 +70,20 @@ class Transitions:
     @classmethod
     def fit(cls, corpus: Corpus, kernels: tuple[Kernel, ...] = KERNELS) -> Self:
         popularity = np.bincount(corpus.histories.items, minlength=len(corpus.items))
-        return cls(kernels, tuple(_matrix(corpus.histories, k, popularity) for k in kernels))
+        counted: dict[tuple[int, float, float], sp.csr_matrix] = {}  # kernels that count alike differ in how they read
+        for k in kernels:
+            if (k.steps, k.decay, k.backward) not in counted:
+                counted[k.steps, k.decay, k.backward] = _counts(corpus.histories, k, len(popularity))
+        matrices = (_matrix(counted[k.steps, k.decay, k.backward], k, popularity) for k in kernels)
+        return cls(kernels, tuple(matrices))
 
-    def read(self, states: States) -> DenseReading:
+    def read(self, states: States) -> KeptDenseReading:
         pairs = zip(self.kernels, self.matrices, strict=True)
         scores = [
             recency_sum(states.histories, matrix, decay=each.query_decay, window=each.query_window)
             for each, matrix in pairs
         ]
-        return DenseReading(self.signals, np.stack(scores))
+        return KeptDenseReading(self.signals, np.stack(scores))
 
     def witness(self, states: States, row: int) -> Float32[np.ndarray, " E"]:
         place = next(i for i, kernel in enumerate(self.kernels) if kernel.name == "soon")
@@ -102,8 +107,7 @@ class Transitions:
         return cls(kernels, tuple(load_sparse(folder / f"{k.name}.npz") for k in kernels))
 
 
-def _matrix(histories: Histories, kernel: Kernel, popularity: np.ndarray) -> sp.csr_matrix:
-    counts = _counts(histories, kernel, len(popularity))
+def _matrix(counts: sp.csr_matrix, kernel: Kernel, popularity: np.ndarray) -> sp.csr_matrix:
     if kernel.hops == 2:
         once = _normalise(cap_rows(counts, ROW_CAP // 4), kernel, popularity)
         return capped_product(once, once, ROW_CAP)

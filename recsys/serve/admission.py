@@ -21,7 +21,17 @@ import grpc
 from recsys.errors import DeadlineExceeded, Overloaded
 from recsys.serve.caller import caller
 from recsys.serve.deadline import Deadline, set_deadline
-from recsys.serve.handlers import Behaviour, Continuation, Handler, Wrapped, behaviour_of, make_handler, service_of
+from recsys.serve.handlers import (
+    AtOnce,
+    Behaviour,
+    Continuation,
+    Handler,
+    Wrapped,
+    behaviour_of,
+    in_pool,
+    make_handler,
+    service_of,
+)
 from recsys.serve.lane import Lane
 from recsys.serve.message import CallTimer, Reader, messages, tolerant
 
@@ -82,18 +92,27 @@ def turn() -> Iterator[None]:
 
 
 class AdmissionInterceptor(grpc.ServerInterceptor):
-    """Sends each call of a known service through its lane; a stream is counted, and takes a `turn` for each batch."""
+    """Sends each call of a known service through its lane; a stream is counted, and takes a `turn` for each batch.
 
-    def __init__(self, lanes: Mapping[str, Lane], *, reader: Reader, streams: Streams) -> None:
+    `at_once`: what a full lane refuses is refused by gRPC's own thread, in a fraction of what handing it to another
+    one costs: under overload that is what is left for work. Not where credentials have to be verified first.
+    """
+
+    def __init__(self, lanes: Mapping[str, Lane], *, reader: Reader, streams: Streams, at_once: bool = False) -> None:
         self._lanes = lanes
         self._reader = reader
         self._streams = streams
+        self._at_once = at_once
         self._wrapped = Wrapped(self._wrap)
+        self._refused = Wrapped(self._refusing)
 
     def intercept_service(self, continuation: Continuation, call: grpc.HandlerCallDetails) -> Handler | None:
         handler = continuation(call)
         if handler is None or service_of(call.method) not in self._lanes:
             return handler
+        lane = self._lanes[service_of(call.method)]
+        if self._at_once and not handler.response_streaming and lane.is_full(call.method):
+            return self._refused.of(call.method, handler)
         _arrived.set(time.monotonic())  # the call's context is here already, its thread is not
         return self._wrapped.of(call.method, handler)
 
@@ -105,6 +124,14 @@ class AdmissionInterceptor(grpc.ServerInterceptor):
             assert not handler.request_streaming, "a stream of requests is answered by a stream"
             admitted = self._single(method, lane, behaviour)
         return make_handler(handler, admitted, decode=tolerant(handler), request_streaming=True)
+
+    def _refusing(self, method: str, handler: Handler) -> Handler:
+        lane = self._lanes[service_of(method)]
+
+        def refused(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:
+            raise lane.overloaded(method)
+
+        return in_pool(make_handler(handler, refused, request_streaming=True), AtOnce(1))
 
     def _single(self, method: str, lane: Lane, behaviour: Behaviour) -> Behaviour:
         def admitted(requests: Iterator[Any], context: grpc.ServicerContext) -> Any:

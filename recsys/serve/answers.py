@@ -6,10 +6,12 @@ The wire format is that of `RankedItem`; a test holds the two together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from recsys._kernel import kernel
+from recsys.data.packed import PackedIds
 from recsys.types import RankedColumns, RankedItem
 from recsys.v1 import ranking_service_pb2 as ranking_pb
 from recsys.wire import values
@@ -18,33 +20,46 @@ _MOST_BYTES = 48
 """Of a row beside its id and its fallbacks, whatever the numbers."""
 
 
-def add_rows(response: ranking_pb.RankItemsResponse, rows: Sequence[RankedItem]) -> None:
-    """Appends the rows of a ranking to `response.items`."""
-    if isinstance(rows, RankedColumns) and not rows.parts:
-        response.MergeFromString(_encoded(rows))
-    else:
-        response.items.extend(map(values.to_ranked, rows))
+@dataclass(frozen=True, slots=True)
+class RankAnswer:
+    """A response without its rows, and the rows; they meet where it is written."""
+
+    fields: ranking_pb.RankItemsResponse
+    rows: Sequence[RankedItem]
+
+    @property
+    def fallbacks(self) -> Sequence[int]:
+        return self.fields.fallbacks
+
+    def to_bytes(self) -> bytes:
+        """The wire format; a message is the fields of its parts one after the other."""
+        if isinstance(self.rows, RankedColumns) and not self.rows.parts:
+            return self.fields.SerializeToString() + _encoded(self.rows)
+        whole = ranking_pb.RankItemsResponse(items=map(values.to_ranked, self.rows))
+        whole.MergeFrom(self.fields)
+        return whole.SerializeToString()
 
 
 def warm_up() -> None:
-    """Has what `add_rows` needs compiled before the first answer waits for it."""
-    add_rows(ranking_pb.RankItemsResponse(), RankedColumns(item_ids=["a"], scores=[1.0], indices=[0]))
+    """Has what `to_bytes` needs compiled before the first answer waits for it."""
+    rows = RankedColumns(item_ids=PackedIds.of(["a"]), scores=[1.0], indices=[0])
+    RankAnswer(ranking_pb.RankItemsResponse(), rows).to_bytes()
 
 
 def _encoded(rows: RankedColumns) -> bytes:
     """`rows` as field 1 of a message, one after the other."""
-    ids = [item_id.encode() for item_id in rows.item_ids]
-    text = b"".join(ids)
+    ids = PackedIds.of(rows.item_ids)
     codes: list[int] = []
     code_counts = np.zeros(len(ids), np.int64)
     for place in sorted(rows.fallbacks):
         numbers = values.to_fallbacks(rows.fallbacks[place])
         codes += map(int, numbers)
         code_counts[place] = len(numbers)
-    out = np.empty(len(text) + len(codes) + _MOST_BYTES * len(ids), np.uint8)
+    out = np.empty(int(ids.sizes.sum()) + len(codes) + _MOST_BYTES * len(ids), np.uint8)
     size = _write(
-        np.frombuffer(text or b"\0", np.uint8),
-        np.array([len(each) for each in ids], np.int64),
+        ids.data,
+        ids.starts,
+        ids.sizes,
         np.array(rows.scores, np.float32).view(np.uint32),
         np.array(rows.indices, np.int64),
         np.array(codes, np.uint8),
@@ -66,8 +81,8 @@ def _varint(value, out, at):  # type: ignore[no-untyped-def]  # compiled: Numba 
 
 
 @kernel
-def _write(ids, id_sizes, scores, indices, codes, code_counts, out):  # type: ignore[no-untyped-def]
-    at, id_at, code_at = 0, 0, 0
+def _write(ids, id_starts, id_sizes, scores, indices, codes, code_counts, out):  # type: ignore[no-untyped-def]
+    at, code_at = 0, 0
     row = np.empty(len(out), np.uint8)
     for place in range(len(scores)):
         size = 0
@@ -76,9 +91,8 @@ def _write(ids, id_sizes, scores, indices, codes, code_counts, out):  # type: ig
             row[size] = 1 << 3 | 2  # item_id: bytes
             size = _varint(length, row, size + 1)
             for byte in range(length):
-                row[size + byte] = ids[id_at + byte]
+                row[size + byte] = ids[id_starts[place] + byte]
             size += length
-            id_at += length
         if scores[place]:
             row[size] = 2 << 3 | 5  # score: four bytes, the lowest first
             for byte in range(4):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import grpc
@@ -87,18 +87,29 @@ def wrap_steps(handler: Handler, guard: Callable[[grpc.ServicerContext, Callable
 
 
 class Wrapped:
-    """Handlers wrapped once a method, not once a call."""
+    """Handlers wrapped once each, not once a call."""
 
     def __init__(self, make: Callable[[str, Handler], Handler]) -> None:
         self._make = make
-        self._made: dict[str, tuple[Handler, Handler]] = {}
+        self._made: dict[tuple[str, Handler], Handler] = {}
 
     def of(self, method: str, handler: Handler) -> Handler:
-        inner, made = self._made.get(method, (None, None))
-        if made is None or inner is not handler:
-            made = self._make(method, handler)
-            self._made[method] = (handler, made)
+        made = self._made.get((method, handler))
+        if made is None:
+            made = self._made[method, handler] = self._make(method, handler)
         return made
+
+
+class AtOnce(ThreadPoolExecutor):
+    """No pool: what is submitted is done there and then, by gRPC's own thread. For what takes next to no time."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001 - as a pool does
+            done.set_exception(error)
+        return done
 
 
 class PoolInterceptor(grpc.ServerInterceptor):
@@ -106,7 +117,7 @@ class PoolInterceptor(grpc.ServerInterceptor):
 
     def __init__(self, pools: Mapping[str, ThreadPoolExecutor]) -> None:
         self._pools = pools
-        self._wrapped = Wrapped(lambda method, handler: _in_pool(handler, pools[service_of(method)]))
+        self._wrapped = Wrapped(lambda method, handler: in_pool(handler, pools[service_of(method)]))
 
     def intercept_service(self, continuation: Continuation, call: grpc.HandlerCallDetails) -> Handler | None:
         handler = continuation(call)
@@ -115,7 +126,8 @@ class PoolInterceptor(grpc.ServerInterceptor):
         return self._wrapped.of(call.method, handler)
 
 
-def _in_pool(handler: Handler, pool: ThreadPoolExecutor) -> Handler:
+def in_pool(handler: Handler, pool: ThreadPoolExecutor) -> Handler:
+    """The handler, answered by the threads of `pool`."""
     inner = behaviour_of(handler)
 
     # gRPC looks for this attribute; a function of its own keeps two servers in one process apart.

@@ -69,8 +69,8 @@ class Lane:
         `waited_s` is how long the call has been here without a thread: that is waiting, too.
         """
         with self._lock:
-            if self._running >= self.config.workers:
-                self._check_room(method, tenant, waited_s)
+            if self.is_full(method, tenant, waited_s):
+                raise self.overloaded(method)
 
     @contextmanager
     def enter(self, deadline: Deadline, *, method: str = "", tenant: str = "") -> Iterator[None]:
@@ -88,7 +88,8 @@ class Lane:
             if self._running < self.config.workers:
                 self._running += 1
                 return
-            self._check_room(ticket.method, ticket.tenant)
+            if self.is_full(ticket.method, ticket.tenant):
+                raise self.overloaded(ticket.method)
             self._waiting.append(ticket)
             self._waiting_of[ticket.tenant] += 1
             self._ahead_s += self.took_s(ticket.method)
@@ -99,17 +100,27 @@ class Lane:
         if not ticket.in_time:
             raise DeadlineExceeded("the call waited for its turn until its time was over")
 
-    def _check_room(self, method: str, tenant: str, waited_s: float = 0.0) -> None:
+    def is_full(self, method: str = "", tenant: str = "", waited_s: float = 0.0) -> bool:
+        """Whether `enter` would raise Overloaded, as far as can be told without the lock."""
+        if self._running < self.config.workers:
+            return False
         config = self.config
         waiting, of_tenant = len(self._waiting), self._waiting_of[tenant]
-        wait_s = (self._ahead_s + self.took_s(method)) / config.workers
+        wait_s = self._wait_s(method)
         late = waited_s > config.max_wait_s
         too_long = late or (waiting >= config.workers and waited_s + wait_s > config.max_wait_s)
         too_many = waiting >= config.queue or of_tenant >= max(self._share * config.queue, 1)
         greedy = self._share < 1 and of_tenant >= config.workers and wait_s > self._share * config.max_wait_s
-        if too_long or too_many or greedy:
-            message = f"{self.inside} calls are under way or waiting: about {wait_s * 1000:.0f} ms for a turn"
-            raise Overloaded(message, retry_after_s=max(_LEAST_RETRY_S, wait_s))
+        return too_long or too_many or greedy
+
+    def overloaded(self, method: str = "") -> Overloaded:
+        """What `enter` raises."""
+        wait_s = self._wait_s(method)
+        message = f"{self.inside} calls are under way or waiting: about {wait_s * 1000:.0f} ms for a turn"
+        return Overloaded(message, retry_after_s=max(_LEAST_RETRY_S, wait_s))
+
+    def _wait_s(self, method: str) -> float:
+        return (self._ahead_s + self.took_s(method)) / self.config.workers
 
     def _leave(self, method: str, took_s: float, done: bool) -> None:
         with self._lock:

@@ -209,6 +209,7 @@ class Server:
                     streams=Streams(
                         timer, most=config.max_streams, idle_s=config.stream_idle_s, num_tenants=num_tenants
                     ),
+                    at_once=self._authenticator is None,
                 ),
                 *self._operations.inner,
             ],

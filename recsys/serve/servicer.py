@@ -11,14 +11,15 @@ import grpc
 
 from recsys.errors import InvalidInput, NotFound
 from recsys.serve import pages
-from recsys.serve.answers import add_rows, warm_up
+from recsys.serve.answers import RankAnswer, warm_up
 from recsys.serve.backend import Backend, to_serving
 from recsys.serve.deadline import check_deadline
 from recsys.serve.engine import Engine, SnapshotSummary
 from recsys.serve.ops.replay import ReplayReport
+from recsys.serve.questions import RankQuestion
 from recsys.serve.rankings import Kept
 from recsys.serve.validate import validate
-from recsys.types import CandidateColumns, Ranking, User
+from recsys.types import Ranking, User
 from recsys.v1 import admin_service_pb2 as admin_pb
 from recsys.v1 import ranking_service_pb2 as ranking_pb
 from recsys.v1.admin_service_pb2_grpc import AdminServiceServicer
@@ -35,17 +36,13 @@ class RankingServicer(RankingServiceServicer):
         self._backend = backend
         warm_up()
 
-    def RankItems(
-        self, request: ranking_pb.RankItemsRequest, context: grpc.ServicerContext
-    ) -> ranking_pb.RankItemsResponse:
-        validate(request)
-        moment = self._backend.rankings.moment
+    def RankItems(self, request: RankQuestion, context: grpc.ServicerContext) -> RankAnswer:  # type: ignore[override]
+        candidates = request.checked()
+        fields, moment = request.fields, self._backend.rankings.moment
         engine = self._backend.live.engine
-        user = self._backend.user(request.user, engine)
-        asked = request.candidates
-        candidates = CandidateColumns([each.item_id for each in asked], [each.text for each in asked])
+        user = self._backend.user(fields.user, engine)
         check_deadline("rank")
-        ranking = engine.rank(user, candidates, top_k=request.top_k, parts=request.include_parts)
+        ranking = engine.rank(user, candidates, top_k=fields.top_k, parts=fields.include_parts)
         self._backend.replay.log.add(request)
         kept = self._kept(user, engine, ranking)
         response = ranking_pb.RankItemsResponse(
@@ -53,8 +50,7 @@ class RankingServicer(RankingServiceServicer):
             serving=kept.serving,
             fallbacks=values.to_fallbacks(ranking.fallbacks),
         )
-        add_rows(response, ranking.items)
-        return response
+        return RankAnswer(response, ranking.items)
 
     def RecommendItems(
         self, request: ranking_pb.RecommendItemsRequest, context: grpc.ServicerContext

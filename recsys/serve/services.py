@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import grpc
 
+from recsys.serve.answers import RankAnswer
 from recsys.serve.backend import Backend
-from recsys.serve.handlers import Handler
+from recsys.serve.handlers import Handler, behaviour_of, make_handler
 from recsys.serve.ingest import IngestServicer
 from recsys.serve.memories import MemoryServicer
+from recsys.serve.questions import read_question
 from recsys.serve.servicer import AdminServicer, RankingServicer
 from recsys.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from recsys.v1.ingest_service_pb2_grpc import add_IngestServiceServicer_to_server
@@ -22,6 +24,7 @@ MEMORY = "recsys.v1.MemoryService"
 INGEST = "recsys.v1.IngestService"
 ADMIN = "recsys.v1.AdminService"
 SERVICES = (RANKING, MEMORY, INGEST, ADMIN)
+RANK_ITEMS = f"/{RANKING}/RankItems"
 
 
 def handlers_of(backend: Backend) -> Mapping[str, Handler]:
@@ -32,6 +35,11 @@ def handlers_of(backend: Backend) -> Mapping[str, Handler]:
     add_MemoryServiceServicer_to_server(MemoryServicer(backend), server)
     add_IngestServiceServicer_to_server(IngestServicer(backend), server)
     add_AdminServiceServicer_to_server(AdminServicer(backend), server)
+    ranks = found.handlers[RANK_ITEMS]
+    # Its messages are read and written at once, not candidate by candidate.
+    found.handlers[RANK_ITEMS] = make_handler(
+        ranks, behaviour_of(ranks), decode=read_question, encode=RankAnswer.to_bytes
+    )
     return found.handlers
 
 

@@ -20,6 +20,7 @@ class FallbackReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FALLBACK_REASON_DEADLINE: _ClassVar[FallbackReason]
     FALLBACK_REASON_RANKER_UNAVAILABLE: _ClassVar[FallbackReason]
     FALLBACK_REASON_ENCODER_UNAVAILABLE: _ClassVar[FallbackReason]
+    FALLBACK_REASON_MATCHER_UNAVAILABLE: _ClassVar[FallbackReason]
 FALLBACK_REASON_UNSPECIFIED: FallbackReason
 FALLBACK_REASON_UNKNOWN_USER: FallbackReason
 FALLBACK_REASON_UNKNOWN_ITEM: FallbackReason
@@ -27,6 +28,7 @@ FALLBACK_REASON_COLD_ITEM: FallbackReason
 FALLBACK_REASON_DEADLINE: FallbackReason
 FALLBACK_REASON_RANKER_UNAVAILABLE: FallbackReason
 FALLBACK_REASON_ENCODER_UNAVAILABLE: FallbackReason
+FALLBACK_REASON_MATCHER_UNAVAILABLE: FallbackReason
 
 class Item(_message.Message):
     __slots__ = ("item_id", "title", "description", "categories", "attributes")

@@ -6,14 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
 
 from recsys.errors import DeadlineExceeded, InvalidInput, Overloaded
 from recsys.serve import LaneConfig
+from recsys.serve.admission import AdmissionInterceptor, Streams
 from recsys.serve.deadline import Deadline, check_deadline
+from recsys.serve.handlers import AtOnce
 from recsys.serve.lane import Lane
+from recsys.serve.message import CallTimer, Reader
 from recsys.types import Item, User
 from tests.serve.fake import FakeEngine
 
@@ -112,7 +117,8 @@ def test_queued_work_that_expired_is_not_started(make_world) -> None:
 def test_the_server_sets_a_deadline_where_the_client_has_none(make_world) -> None:
     gate = Gate()
     world = make_world(
-        FakeEngine(before=gate), work=LaneConfig(workers=1, queue=1, default_timeout_s=1.0, max_timeout_s=1.0)
+        FakeEngine(before=gate),
+        work=LaneConfig(workers=1, queue=1, default_timeout_s=1.0, max_timeout_s=1.0, max_wait_s=20.0),
     )
     gate.shut = True
     with ThreadPoolExecutor(1) as pool:
@@ -186,3 +192,39 @@ def test_one_activation_at_a_time(make_world) -> None:
         assert world.client.serving_state().serving.snapshot_id == "s1"
         gate.open.set()
         assert first.result(20).snapshot_id == "s2"
+
+
+class Details(NamedTuple):
+    """What gRPC tells of a call when its headers have come."""
+
+    method: str = "/recsys.v1.RankingService/RankItems"
+    invocation_metadata: tuple[tuple[str, str], ...] = ()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_full_lane_refuses_in_the_thread_that_brings_the_call(at_once: bool) -> None:
+    """Where credentials come first, a worker does."""
+    lane, timer = Lane(replace(SMALL, queue=0)), CallTimer()
+    reader, streams = Reader(timer, timeout_s=1.0, most=4), Streams(timer, most=4, idle_s=1.0)
+    interceptor = AdmissionInterceptor(
+        {"recsys.v1.RankingService": lane}, reader=reader, streams=streams, at_once=at_once
+    )
+    inner: Any = grpc.unary_unary_rpc_method_handler(lambda request, context: request, request_deserializer=bytes)
+
+    def pool() -> object:
+        handler: Any = interceptor.intercept_service(lambda call: inner, Details())  # type: ignore[arg-type]  # as gRPC's
+        return getattr(handler.stream_unary, "experimental_thread_pool", None)
+
+    try:
+        assert pool() is None
+        with lane.enter(long()):
+            assert isinstance(pool(), AtOnce) == at_once
+        assert pool() is None
+    finally:
+        timer.stop()
+
+
+def test_what_is_done_at_once_is_done_when_it_was_submitted() -> None:
+    pool = AtOnce(1)
+    assert pool.submit(threading.get_ident).result(0) == threading.get_ident()
+    assert isinstance(pool.submit(lambda: 1 / 0).exception(0), ZeroDivisionError)

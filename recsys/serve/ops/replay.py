@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from recsys.errors import RecsysError, ReplayRefused
 from recsys.serve.engine import Engine
 from recsys.serve.ops.config import ReplayConfig
+from recsys.serve.questions import RankQuestion
 from recsys.types import RankedItem, User
 from recsys.v1 import ranking_service_pb2 as ranking_pb
 from recsys.wire.values import from_candidate, to_time
@@ -57,11 +58,12 @@ class RankingLog:
         """Of the requests, as they travel."""
         return self._size_bytes
 
-    def add(self, request: Request) -> None:
+    def add(self, asked: Request | RankQuestion) -> None:
         """Keeps a copy, dated now where the request names no time. One too soon after the last is left out."""
         now = self._clock()
         if not self._config.enabled or now < self._last + self._config.min_interval_s:
             return
+        request = asked.message if isinstance(asked, RankQuestion) else asked
         kept = type(request)()
         kept.MergeFrom(request)  # type: ignore[arg-type]  # both are of one type
         if not kept.user.HasField("request_time"):

@@ -16,12 +16,12 @@ from recsys.v1 import types_pb2 as pb
 from recsys.watch import watch, watcher
 
 # Rows of a request: what its cost goes by.
-_ROWS: Mapping[str, str] = {
-    "RankItems": "candidates",
-    "ExplainRanking": "item_ids",
-    "EncodeTexts": "texts",
-    "WriteEvents": "events",
-    "WriteItems": "items",
+_ROWS: Mapping[str, Callable[[Any], int]] = {
+    "RankItems": lambda request: request.num_candidates,
+    "ExplainRanking": lambda request: len(request.item_ids),
+    "EncodeTexts": lambda request: len(request.texts),
+    "WriteEvents": lambda request: len(request.events),
+    "WriteItems": lambda request: len(request.items),
 }
 _STATUS_KEY = "grpc-status-details-bin"
 
@@ -164,7 +164,7 @@ class InnerWatch(grpc.ServerInterceptor):
             if isinstance(call := watcher(), CallWatch):
                 call.begun()
             if rows:
-                self._metrics.batch_rows.labels(method).observe(len(getattr(request, rows)))
+                self._metrics.batch_rows.labels(method).observe(rows(request))
             response = inner(request, context)
             for number in getattr(response, "fallbacks", ()):
                 self._metrics.fallbacks.labels(_fallback(number)).inc()
