@@ -63,7 +63,8 @@ def without(*packages: str) -> Iterator[None]:
     """What is imported within finds none of `packages`, unless they are loaded already.
 
     LightGBM imports scikit-learn and pandas where they are installed, for interfaces that nothing here uses: more than
-    a second of a start.
+    a second of a start. LightGBM's own interface in scikit-learn's manner is then not to be had in this process: for
+    a program of ours, never where somebody else's code runs, too.
     """
     hidden = [name for name in packages if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: not to be imported

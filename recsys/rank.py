@@ -18,12 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from recsys import _native
+from recsys import _native  # noqa: F401
 from recsys.errors import DamagedSnapshot, InvalidInput, MixedSnapshot
 from recsys.forest import Forest, TreeModel, check_model_text, compile_forest, differs, why_not
 
-with _native.without("sklearn", "pandas"):
-    import lightgbm as lgb  # isort: skip  (after torch, which `_native` imports)
+import lightgbm as lgb  # isort: skip  (after torch, which `_native` imports)
 
 LightGBMError = lgb.basic.LightGBMError
 _log = logging.getLogger("recsys.rank")

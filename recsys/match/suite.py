@@ -10,6 +10,7 @@ from recsys.errors import MixedSnapshot
 from recsys.match import Corpus, Matcher
 from recsys.match.facets import Facets
 from recsys.match.interest import Interest
+from recsys.match.kinship import Kinship
 from recsys.match.lexical import Lexical
 from recsys.match.linear import Linear
 from recsys.match.neighbours import Neighbours
@@ -24,6 +25,7 @@ MATCHERS: tuple[type[Matcher], ...] = (
     Transitions,
     Linear,
     Text,
+    Kinship,
     Lexical,
     Facets,
     Recall,

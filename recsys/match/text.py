@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int32
@@ -41,24 +41,11 @@ class Text:
         return cls(FaissIndex.build(corpus.items.base))
 
     def read(self, states: States) -> TextReading:
-        recent = states.items.vectors(latest_items(states.histories, WINDOW))
-        summed = np.einsum("bwd,w->bd", recent, np.power(DECAY, np.arange(WINDOW), dtype=np.float32))
-        length = np.linalg.norm(summed, axis=1, keepdims=True)
-        queries = np.stack([recent[:, 0], summed / np.maximum(length, 1e-6)], axis=1).astype(np.float32)
-        # Ask for twice as many as are proposed: items the user may not see again are often the nearest.
-        wanted = [2 * signal.proposes for signal in self.signals]
-        if not queries.any():  # nothing is like an empty past
-            nothing = np.zeros((len(queries), 0), np.float32)
-            return TextReading(self, states.items, queries, [(nothing, nothing.astype(np.int32)) for _ in wanted])
-        if self.index.kind != "flat" or len(queries) > 1 or len(states.items.base) <= max(wanted):
-            pairs = zip(np.ascontiguousarray(queries.swapaxes(0, 1)), wanted, strict=True)
-            return TextReading(self, states.items, queries, [self.index.search(query, k) for query, k in pairs])
-        # Of one user both queries in one pass over the vectors: bringing them from memory is what a search costs.
-        every = np.arange(len(states.items.base), dtype=np.int32)[None]
-        out = np.empty((1, len(states.items.base), len(wanted)), np.float32)
-        _products(states.items.base, _NO_TAIL, every, queries, out)
-        scores = np.ascontiguousarray(out.transpose(2, 0, 1))
-        return TextReading(self, states.items, queries, list(map(_best, scores, wanted)), scores)
+        return look_up(self, self.index, states.items, queries_of(states, states.items, WINDOW, DECAY))
+
+    def space(self, items: ItemTable) -> ItemTable:
+        """The items' vectors as they are compared."""
+        return items
 
     def save(self, folder: Path) -> None:
         self.index.save(folder / "texts.index")
@@ -68,6 +55,43 @@ class Text:
         return cls(FaissIndex.load(folder / "texts.index"))
 
 
+class Compared(Protocol):
+    """A matcher that compares vectors of items."""
+
+    @property
+    def signals(self) -> tuple[Signal, ...]: ...
+
+    def space(self, items: ItemTable) -> ItemTable:
+        """The same items with the vectors that are compared."""
+        ...
+
+
+def queries_of(states: States, items: ItemTable, window: int, decay: float) -> Float32[np.ndarray, "B S=2 D"]:
+    """Of each state the vector of the last item, and the unit vector of the decayed sum of the last `window`."""
+    recent = items.vectors(latest_items(states.histories, window))
+    summed = np.einsum("bwd,w->bd", recent, np.power(decay, np.arange(window), dtype=np.float32))
+    length = np.linalg.norm(summed, axis=1, keepdims=True)
+    return np.stack([recent[:, 0], summed / np.maximum(length, 1e-6)], axis=1).astype(np.float32)
+
+
+def look_up(matcher: Compared, index: Index, items: ItemTable, queries: Float32[np.ndarray, "B S D"]) -> TextReading:
+    """What lies nearest to each query; `index` is over `items.base`."""
+    # Ask for twice as many as are proposed: items the user may not see again are often the nearest.
+    wanted = [2 * signal.proposes for signal in matcher.signals]
+    if not queries.any():  # nothing is like an empty past
+        nothing = np.zeros((len(queries), 0), np.float32)
+        return TextReading(matcher, items, queries, [(nothing, nothing.astype(np.int32)) for _ in wanted])
+    if index.kind != "flat" or len(queries) > 1 or len(items.base) <= max(wanted):
+        pairs = zip(np.ascontiguousarray(queries.swapaxes(0, 1)), wanted, strict=True)
+        return TextReading(matcher, items, queries, [index.search(query, k) for query, k in pairs])
+    # Of one user both queries in one pass over the vectors: bringing them from memory is what a search costs.
+    every = np.arange(len(items.base), dtype=np.int32)[None]
+    out = np.empty((1, len(items.base), len(wanted)), np.float32)
+    _products(items.base, _NO_TAIL, every, queries, out)
+    scores = np.ascontiguousarray(out.transpose(2, 0, 1))
+    return TextReading(matcher, items, queries, list(map(_best, scores, wanted)), scores)
+
+
 @dataclass(frozen=True, slots=True)
 class TextReading:
     """Two query vectors a state [B, S=2, D], and (scores [B, k], rows [B, k]) of what lies nearest to each.
@@ -75,7 +99,7 @@ class TextReading:
     `scores`: of all fitted items, where the search came by them.
     """
 
-    matcher: Text
+    matcher: Compared
     items: ItemTable
     queries: Float32[np.ndarray, "B S D"]
     found: Sequence[tuple[np.ndarray, np.ndarray]]
@@ -111,7 +135,7 @@ class TextReading:
         return self.queries.nbytes + dense + sum(part.nbytes for pair in self.found for part in pair)
 
     def renewed(self, states: States) -> Self:
-        return type(self)(self.matcher, states.items, self.queries, self.found, self.scores)
+        return type(self)(self.matcher, self.matcher.space(states.items), self.queries, self.found, self.scores)
 
 
 def _best(scores: Float32[np.ndarray, "B N"], k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -34,7 +34,7 @@ def report() -> dict[str, Any]:
 
 @pytest.mark.parametrize("left_out", [None, "neighbours", "lexical", "facets", "recall", "popularity"])
 def test_a_view_is_what_the_features_would_be_without_the_matcher(left_out: str | None) -> None:
-    """All nine matchers, those that propose and those that do not; the candidates stay."""
+    """All ten matchers, those that propose and those that do not; the candidates stay."""
     dataset = shop(60, 40)
     items = table_of(dataset.catalogue.items)
     stage = make_stages(dataset.histories, items, quick()).test

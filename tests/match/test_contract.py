@@ -16,7 +16,7 @@ from recsys.match.suite import KNOWN
 from recsys.types import Item
 from tests.world import corpus_of, histories_of, random_states, renumbered, reordered, sequence_of, shop, table_of
 
-READS_TEXTS = {"interest", "text", "lexical", "facets", "recall"}
+READS_TEXTS = {"interest", "text", "kinship", "lexical", "facets", "recall"}
 NUM_ITEMS = 50
 NEW = [
     Item(item_id="new1", title="maker1 thing1", description="a kind1 of maker1", categories=("all", "kind1")),
