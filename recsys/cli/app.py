@@ -264,30 +264,33 @@ def serve(
     """Serve the current snapshot over gRPC until SIGTERM."""
     # What is imported and loaded now is there to stay: looking for garbage in it takes a fifth of the start.
     gc.disable()
-    from recsys import _native
+    try:
+        from recsys import _native
 
-    with _native.without("sklearn", "pandas"):
-        import lightgbm  # noqa: F401
+        with _native.without("sklearn", "pandas"):
+            import lightgbm  # noqa: F401
 
-    from recsys.cli.output import Output
-    from recsys.cli.serving import serve
+        from recsys.cli.output import Output
+        from recsys.cli.serving import serve
 
-    flags = {
-        "paths.snapshots": snapshots,
-        "paths.store": store,
-        "server.host": host,
-        "server.port": port,
-        "server.insecure": insecure,
-        "server.tls_certificate_path": tls_certificate,
-        "server.tls_key_path": tls_key,
-        "server.tls_client_ca_path": tls_client_ca,
-        "server.access_path": access,
-        "server.health_port": health_port,
-        "server.admin_http.port": admin_port,
-        "server.tracing": tracing,
-        "server.reflection": reflection,
-    }
-    serve(_settings(config, flags), Output(json_to=json))
+        flags = {
+            "paths.snapshots": snapshots,
+            "paths.store": store,
+            "server.host": host,
+            "server.port": port,
+            "server.insecure": insecure,
+            "server.tls_certificate_path": tls_certificate,
+            "server.tls_key_path": tls_key,
+            "server.tls_client_ca_path": tls_client_ca,
+            "server.access_path": access,
+            "server.health_port": health_port,
+            "server.admin_http.port": admin_port,
+            "server.tracing": tracing,
+            "server.reflection": reflection,
+        }
+        serve(_settings(config, flags), Output(json_to=json))
+    finally:
+        gc.enable()
 
 
 @app.command(rich_help_panel=ASK)

@@ -42,10 +42,7 @@ def serve(settings: Settings, output: Output) -> None:
             }
         )
 
-    try:
-        server.run(ready=ready)
-    finally:
-        gc.enable()
+    server.run(ready=ready)
     if server.busy:
         # Nothing interrupts a thread inside the text encoder, and Python would wait for it; the store is closed by now.
         sys.stdout.flush()

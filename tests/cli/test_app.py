@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,12 @@ def test_a_file_that_cannot_be_written_is_a_failure(run: Run) -> None:
     found = run("config", "show", "--json", "no/such/folder/out.json")
     assert found.code == 1
     assert "no/such/folder/out.json" in found.err
+
+
+def test_a_server_that_does_not_start_leaves_garbage_collected(run: Run, tmp_path: Path) -> None:
+    """Streams of gRPC hang in circles until they are collected: without it a server refuses the hundred-and-first."""
+    assert run("serve", "--snapshots", str(tmp_path / "none")).code != 0
+    assert gc.isenabled()
 
 
 def test_nobody_answers(run: Run) -> None:
