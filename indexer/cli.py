@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,9 +15,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from indexer.tune import command as tune
-from recsys.cli import FAILED, exit_code, say
+from recsys.cli import ended
 from recsys.cli.output import Output, table
-from recsys.errors import InvalidInput, NotFound, RecsysError
+from recsys.errors import InvalidInput, NotFound
 
 app = typer.Typer(
     name="indexer",
@@ -209,12 +208,4 @@ def _bring(remote: Any, root: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command (None: the process's arguments) and exits with its code; a mistake gets a message, no stack."""
-    try:
-        app(arguments, prog_name="indexer")
-    except RecsysError as error:
-        say(error)
-        sys.exit(exit_code(error))
-    except OSError as error:
-        say(error)
-        sys.exit(FAILED)
-    sys.exit(0)
+    ended(lambda: app(arguments, prog_name="indexer"))

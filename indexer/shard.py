@@ -74,11 +74,13 @@ def build_shard(task: Task) -> Path:
     try:
         task.build(aside)
         sync_tree(aside)
-        aside.rename(place)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        if not place.exists():  # another attempt may have come first
-            raise
+        try:
+            aside.rename(place)
+        except OSError:
+            if not place.exists():  # another attempt may have come first
+                raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)  # nothing is there once it was renamed
     return place
 
 

@@ -6,8 +6,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,21 +98,6 @@ def test_a_file_that_may_not_grow_is_a_full_disk(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert open_snapshot(tables.out).snapshot_id == old
     assert litter(tables.out) == []
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    point = tmp_path / "small"
-    point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(point)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount: {error}")
-    if done.returncode:
-        pytest.skip(f"no right to mount: {done.stderr.strip()}")
-    yield point
-    subprocess.run(["umount", str(point)], check=True)
 
 
 def test_a_full_disk_publishes_nothing_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:

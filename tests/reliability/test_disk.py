@@ -6,11 +6,7 @@ What a store alone does is in `tests/store/test_faults.py`, with failing fsyncs.
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from recsys.client import RecsysClient
 from recsys.errors import StoreError
@@ -19,21 +15,6 @@ from recsys.store import EventStore
 from recsys.types import Event, User
 from tests.serve.conftest import QUICK
 from tests.serve.fake import FakeEngine, FakeShelf
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    point = tmp_path / "small"
-    point.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(point)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no mount: {error}")
-    if done.returncode:
-        pytest.skip(f"no right to mount: {done.stderr.strip()}")
-    yield point
-    subprocess.run(["umount", str(point)], check=True)
 
 
 def test_a_full_disk_stops_writes_and_nothing_else(small_disk: Path) -> None:
